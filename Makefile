@@ -1,0 +1,48 @@
+# `make help` is the contract. Every target does the set-up it needs; a second run repeats nothing.
+.DEFAULT_GOAL := help
+.PHONY: help setup demo test test-fast image guest lab bench lint types fmt clean
+TEETH := .venv/bin/teeth
+PYTEST := .venv/bin/python -m pytest
+
+help: ## Show this list
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+setup: ## Install packages and make .venv with the teeth command
+	@scripts/setup
+
+demo: setup ## Take a dirty virtual machine to a landed one and prove it: build/demo/report.json
+	@$(TEETH) demo
+
+test: setup lint types ## Every test: unit, protocol, elements, image, boot
+	@$(PYTEST)
+
+test-fast: setup lint types ## The tests that need no image and no boot (under two minutes)
+	@$(PYTEST) -m "not image and not boot"
+
+image: setup ## Build the ramdisk: build/ramdisk/{vmlinuz,initramfs,manifest.json}
+	@$(TEETH) image build
+
+guest: setup ## Build the operating system image that the demo deploys: build/guest/
+	@$(TEETH) image guest
+
+lab: setup ## Find the accelerator that truly works here and show what the lab can do
+	@$(TEETH) lab probe
+
+bench: setup image ## Measure boot to dial-home and memory: build/bench/*.json
+	@.venv/bin/python bench/boot.py
+
+lint: setup ## ruff, import-linter, dib-lint, shellcheck
+	@.venv/bin/ruff check .
+	@.venv/bin/ruff format --check .
+	@.venv/bin/lint-imports --no-cache
+	@scripts/lint-elements
+
+types: setup ## mypy --strict
+	@.venv/bin/mypy
+
+fmt: setup ## Format the code
+	@.venv/bin/ruff check --fix-only .
+	@.venv/bin/ruff format .
+
+clean: ## Remove everything built (not .venv)
+	@rm -rf build

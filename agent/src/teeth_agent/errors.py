@@ -1,0 +1,38 @@
+"""The agent's own error tree: each ends as one problem (stable code + human message) on the wire."""
+
+from __future__ import annotations
+
+
+class AgentError(Exception):
+    """A refusal or failure with a stable ``code`` for programs and a message for people."""
+
+    code = "agent_error"
+
+    def __init__(self, message: str, *, code: str | None = None) -> None:
+        super().__init__(message)
+        if code is not None:
+            self.code = code
+
+
+class ParamsError(AgentError):
+    """A command's params do not have the shape its method asks for; the message names the path."""
+
+    code = "bad_params"
+
+
+class ToolError(AgentError):
+    """An external tool could not be started, ran too long, or ended with a status nobody expected."""
+
+    code = "tool_failed"
+
+
+class DeviceError(AgentError):
+    """A block device refused, vanished, or gave back something other than what was written."""
+
+    code = "device_failed"
+
+
+class Cancelled(AgentError):
+    """The task was told to stop and stopped at a safe point."""
+
+    code = "cancelled"

@@ -1,0 +1,102 @@
+"""The agent's only subprocess."""
+
+from __future__ import annotations
+
+import logging
+import os
+import shlex
+import subprocess
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import IO
+
+from teeth_agent.errors import ToolError
+
+_log = logging.getLogger(__name__)
+
+# Built anew, not inherited: tool output is parsed, so locale, terminal and PATH must be ours.
+_ENVIRONMENT = {"PATH": "/usr/sbin:/usr/bin:/sbin:/bin", "LC_ALL": "C", "HOME": "/", "TERM": "dumb"}
+# No tool we call prints more than a few hundred KiB; a runaway one must not eat the machine's memory.
+_MAX_OUTPUT = 4 << 20
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Completed:
+    """How a tool ended: its status and its output, decoded leniently and cut at 4 MiB a stream."""
+
+    argv: tuple[str, ...]
+    returncode: int
+    stdout: str
+    stderr: str
+
+
+def environment() -> dict[str, str]:
+    """The environment of every tool. A caller's PATH is kept in front, so that tests can supply tools."""
+    inherited = os.environ.get("PATH", "")
+    path = f"{inherited}:{_ENVIRONMENT['PATH']}" if inherited else _ENVIRONMENT["PATH"]
+    return {**_ENVIRONMENT, "PATH": path}
+
+
+def run(
+    argv: Sequence[str], *, timeout: float = 60.0, check: bool = True, input: bytes | None = None
+) -> Completed:
+    """Run one tool to its end.
+
+    ``timeout`` is in seconds. Raises ToolError when it is missing, too slow, or (with ``check``) when its
+    status is not 0; the failed command is logged once, as a line a person can paste into a shell.
+    """
+    line = shlex.join(argv)
+    try:
+        done = subprocess.run(
+            list(argv), env=environment(), capture_output=True, timeout=timeout, check=False,
+            **({"input": input} if input is not None else {"stdin": subprocess.DEVNULL}),  # type: ignore[call-overload]
+        )
+    except FileNotFoundError as error:
+        raise ToolError(f"{argv[0]} is not in this ramdisk", code="tool_missing") from error
+    except subprocess.TimeoutExpired as error:
+        _log.warning("tool timed out after %g s: %s", timeout, line)
+        raise ToolError(f"{argv[0]} did not end within {timeout:g} s", code="tool_timeout") from error
+    result = Completed(
+        argv=tuple(argv), returncode=done.returncode,
+        stdout=done.stdout[:_MAX_OUTPUT].decode(errors="replace"),
+        stderr=done.stderr[:_MAX_OUTPUT].decode(errors="replace"),
+    )
+    if check and done.returncode != 0:
+        said = (result.stderr.strip() or result.stdout.strip()).splitlines()
+        _log.warning("tool ended with %d: %s", done.returncode, line)
+        raise ToolError(f"{argv[0]} ended with {done.returncode}: {said[-1] if said else 'no output'}")
+    return result
+
+
+@contextmanager
+def filter_process(argv: Sequence[str]) -> Iterator[tuple[IO[bytes], IO[bytes]]]:
+    """A tool used as a filter: yields (its standard input, its standard output), both unbuffered pipes.
+
+    The caller feeds and drains from two threads. Leaving the block closes both and raises ToolError if
+    the tool's status is not 0; an exception inside the block kills it instead.
+    """
+    try:
+        process = subprocess.Popen(
+            list(argv), env=environment(), stdin=subprocess.PIPE, stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE, bufsize=0,
+        )
+    except FileNotFoundError as error:
+        raise ToolError(f"{argv[0]} is not in this ramdisk", code="tool_missing") from error
+    assert process.stdin is not None
+    assert process.stdout is not None
+    assert process.stderr is not None
+    try:
+        yield process.stdin, process.stdout
+    except BaseException:
+        process.kill()
+        raise
+    finally:
+        for pipe in (process.stdin, process.stdout):
+            pipe.close()
+        # Read only now: filters say at most a line or two, far below a pipe's 64 KiB.
+        said = process.stderr.read(_MAX_OUTPUT).decode(errors="replace").strip().splitlines()
+        process.stderr.close()
+        returncode = process.wait()
+    if returncode != 0:
+        raise ToolError(f"{argv[0]} ended with {returncode}: {said[-1] if said else 'no output'}")

@@ -1,0 +1,1 @@
+"""One protocol connection over one asyncio stream, shared by agent and endpoint."""

@@ -1,0 +1,1 @@
+"""What agents dial: TLS listener, sessions, store, HTTP door."""

@@ -1,0 +1,1 @@
+"""QEMU machines, virtual disks and the probe for an accelerator that truly works."""

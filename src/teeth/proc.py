@@ -1,0 +1,116 @@
+"""The host side's only subprocess."""
+
+from __future__ import annotations
+
+import os
+import shlex
+import subprocess
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+from teeth.errors import TeethError
+
+# Tools are parsed: their words must not depend on the user's language.
+_LOCALE = {"LC_ALL": "C.UTF-8", "LANG": "C.UTF-8"}
+_TAIL = 20  # lines of a failed tool's output worth showing
+
+
+class CommandError(TeethError):
+    """A tool ended with a non-zero status; ``tail`` holds the last lines it printed."""
+
+    def __init__(self, argv: Sequence[str], returncode: int, tail: str, log: Path | None) -> None:
+        last = tail.strip().splitlines()[-1] if tail.strip() else "no output"
+        super().__init__(
+            f"{shlex.join(argv)} ended with {returncode}: {last}",
+            hint=f"its whole output is in {log}" if log else "",
+        )
+        self.argv = tuple(argv)
+        self.returncode = returncode
+        self.tail = tail
+
+
+def environment(extra: Mapping[str, str] | None = None) -> dict[str, str]:
+    """This process's environment with a fixed locale and ``extra`` on top."""
+    return {**os.environ, **_LOCALE, **(extra or {})}
+
+
+def run(
+    argv: Sequence[str | os.PathLike[str]],
+    *,
+    env: Mapping[str, str] | None = None,
+    cwd: Path | None = None,
+    log: Path | None = None,
+    timeout: float | None = None,
+    input: bytes | None = None,
+) -> str:
+    """Run one tool to its end and return its standard output.
+
+    With ``log``, both output streams go to that file instead and "" is returned. Standard input is
+    ``input`` or nothing at all, so no tool can wait for a terminal. Raises CommandError on a non-zero
+    status, and TeethError when the tool is missing or outlives ``timeout`` seconds.
+    """
+    words = [os.fspath(word) for word in argv]
+    stdin = {"input": input} if input is not None else {"stdin": subprocess.DEVNULL}
+    try:
+        if log is not None:
+            log.parent.mkdir(parents=True, exist_ok=True)
+            with log.open("wb") as sink:
+                done = subprocess.run(
+                    words, env=environment(env), cwd=cwd, stdout=sink, stderr=subprocess.STDOUT,
+                    timeout=timeout, check=False, **stdin,  # type: ignore[call-overload]
+                )
+            output = ""
+            tail = "\n".join(log.read_text(errors="replace").splitlines()[-_TAIL:])
+        else:
+            done = subprocess.run(
+                words, env=environment(env), cwd=cwd, capture_output=True,
+                timeout=timeout, check=False, **stdin,  # type: ignore[call-overload]
+            )
+            output = done.stdout.decode(errors="replace")
+            tail = "\n".join((output + done.stderr.decode(errors="replace")).splitlines()[-_TAIL:])
+    except FileNotFoundError as error:
+        if cwd is not None and not cwd.is_dir():
+            raise
+        raise TeethError(f"the tool {words[0]} is not installed", hint="run make setup") from error
+    except subprocess.TimeoutExpired as error:
+        raise TeethError(f"{shlex.join(words)} did not end within {timeout:g} s") from error
+    if done.returncode != 0:
+        raise CommandError(words, done.returncode, tail, log)
+    return output
+
+
+@contextmanager
+def background(
+    argv: Sequence[str | os.PathLike[str]],
+    *,
+    log: Path,
+    env: Mapping[str, str] | None = None,
+    cwd: Path | None = None,
+    stop_timeout: float = 10.0,
+) -> Iterator[subprocess.Popen[bytes]]:
+    """A tool that runs while the block runs: terminated at its end, killed after ``stop_timeout`` s.
+
+    It gets a session of its own, so that Ctrl-C at the terminal reaches only us and we choose the order
+    of ending.
+    """
+    log.parent.mkdir(parents=True, exist_ok=True)
+    words = [os.fspath(word) for word in argv]
+    with log.open("ab") as sink:
+        try:
+            process = subprocess.Popen(
+                words, env=environment(env), cwd=cwd, stdin=subprocess.DEVNULL, stdout=sink,
+                stderr=subprocess.STDOUT, start_new_session=True,
+            )
+        except FileNotFoundError as error:
+            raise TeethError(f"the tool {words[0]} is not installed", hint="run make setup") from error
+    try:
+        yield process
+    finally:
+        if process.poll() is None:
+            process.terminate()
+            try:
+                process.wait(stop_timeout)
+            except subprocess.TimeoutExpired:
+                process.kill()
+                process.wait()
