@@ -1,0 +1,361 @@
+"""One connection's life, without I/O and without a clock: bytes and ``now`` in, bytes and events out.
+
+The caller feeds ``receive_data``, calls ``tick`` no later than ``next_deadline``, sends what
+``data_to_send`` gives, and closes its socket when ``state`` is CLOSED and everything was sent.
+"""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from teeth_protocol import methods
+from teeth_protocol.errors import LocalProtocolError, Problem, RemoteProtocolError
+from teeth_protocol.framing import LineBuffer
+from teeth_protocol.limits import Limits
+from teeth_protocol.messages import Command, Failure, Fatal, Message, Success, parse
+from teeth_protocol.strictjson import JsonError, dumps, loads
+
+
+class Role(enum.Enum):
+    AGENT = "agent"
+    ENDPOINT = "endpoint"
+
+
+class State(enum.Enum):
+    HANDSHAKE = "handshake"
+    READY = "ready"
+    DRAINING = "draining"  # we answer what we owe and take nothing new
+    CLOSED = "closed"
+
+
+class Trigger(enum.Enum):
+    HANDSHAKE_DONE = "handshake done"
+    DRAIN = "drain"
+    END = "end"  # fatal error on either side, end of stream, silence, deadline
+
+
+# Everything that may happen to a connection's state; whatever is not here is a bug of the caller.
+TRANSITIONS: Mapping[tuple[State, Trigger], State] = {
+    (State.HANDSHAKE, Trigger.HANDSHAKE_DONE): State.READY,
+    (State.HANDSHAKE, Trigger.DRAIN): State.CLOSED,
+    (State.HANDSHAKE, Trigger.END): State.CLOSED,
+    (State.READY, Trigger.DRAIN): State.DRAINING,
+    (State.READY, Trigger.END): State.CLOSED,
+    (State.DRAINING, Trigger.DRAIN): State.DRAINING,
+    (State.DRAINING, Trigger.END): State.CLOSED,
+    (State.CLOSED, Trigger.END): State.CLOSED,
+    (State.CLOSED, Trigger.DRAIN): State.CLOSED,
+}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CommandReceived:
+    """The peer asks; answer with ``send_result`` or ``send_problem`` exactly once."""
+
+    id: str
+    method: str
+    params: dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Answered:
+    """A command of ours was answered: ``result`` or ``problem``, never both."""
+
+    id: str
+    method: str
+    result: dict[str, Any] | None = None
+    problem: Problem | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Ready:
+    """The handshake is done."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Closed:
+    """The connection is over; ``fatal`` when one side said so as a fatal_error."""
+
+    reason: str
+    fatal: bool
+
+
+Event = CommandReceived | Answered | Ready | Closed
+Tap = Callable[[bool, Mapping[str, Any]], None]
+
+
+@dataclass(slots=True)
+class _Pending:
+    method: str
+    deadline: float
+
+
+class Connection:
+    """The protocol's state on one side of one connection.
+
+    ``now`` is any monotonic clock in seconds, the same one in every call. ``jitter`` gives numbers in
+    [0, 1). ``tap`` sees every message: (outgoing, object).
+    """
+
+    def __init__(
+        self,
+        role: Role,
+        now: float,
+        *,
+        limits: Limits | None = None,
+        jitter: Callable[[], float] = lambda: 0.5,
+        tap: Tap | None = None,
+    ) -> None:
+        self.role = role
+        self.state = State.HANDSHAKE
+        self.ignored = 0  # responses to nothing we asked
+        self._limits = limits or Limits()
+        self._jitter = jitter
+        self._tap = tap
+        self._lines = LineBuffer()
+        self._line_started: float | None = None
+        self._out = bytearray()
+        self._next_id = 0
+        self._pending: dict[str, _Pending] = {}
+        self._owed: dict[str, str] = {}  # commands of the peer we have not answered: id -> method
+        self._handshake_deadline = now + self._limits.handshake_timeout
+        self._heard = now
+        self._next_ping = now + self._ping_delay()
+
+    # --- what the caller reads
+
+    def data_to_send(self) -> bytes:
+        """What must go out now; empty when nothing."""
+        data = bytes(self._out)
+        self._out.clear()
+        return data
+
+    def next_deadline(self) -> float | None:
+        """When ``tick`` must be called at the latest; None when closed."""
+        if self.state is State.CLOSED:
+            return None
+        times = [self._next_ping, self._silence_deadline()]
+        times += [pending.deadline for pending in self._pending.values()]
+        if self.state is State.HANDSHAKE:
+            times.append(self._handshake_deadline)
+        if self._line_started is not None:
+            times.append(self._line_started + self._limits.line_timeout)
+        return min(times)
+
+    # --- what happens to us
+
+    def receive_data(self, data: bytes, now: float) -> list[Event]:
+        """Bytes from the peer; b"" is the end of its stream."""
+        if self.state is State.CLOSED:
+            return []
+        if not data:
+            return self._end("the peer closed the connection", fatal=False)
+        self._heard = now
+        self._lines.feed(data)
+        events: list[Event] = []
+        try:
+            while self.state is not State.CLOSED:
+                line = self._lines.next_line(self._line_limit())
+                if line is None:
+                    break
+                events += self._receive_line(line, now)
+        except (RemoteProtocolError, JsonError) as error:
+            events += self.send_fatal(str(error))
+        if len(self._lines) == 0:
+            self._line_started = None
+        elif self._line_started is None or events:
+            self._line_started = now
+        return events
+
+    def tick(self, now: float) -> list[Event]:
+        """Let time pass: pings, deadlines, silence."""
+        if self.state is State.CLOSED:
+            return []
+        if self.state is State.HANDSHAKE and now >= self._handshake_deadline:
+            return self.send_fatal("no handshake in time")
+        if self._line_started is not None and now >= self._line_started + self._limits.line_timeout:
+            return self.send_fatal("a line was started and not ended in time")
+        if now >= self._silence_deadline():
+            return self._end("the peer has been silent for too long", fatal=False)
+        events: list[Event] = []
+        for identity, pending in list(self._pending.items()):
+            if now >= pending.deadline:
+                del self._pending[identity]
+                if pending.method == methods.PING:
+                    continue
+                problem = Problem(code="timeout", msg=f"{pending.method} was not answered in time")
+                events.append(Answered(id=identity, method=pending.method, problem=problem))
+        if now >= self._next_ping:
+            self._next_ping = now + self._ping_delay()
+            if self.state is State.READY:
+                self._send_command(methods.PING, {}, now + self._silence())
+        return events
+
+    # --- what we want
+
+    def send_command(
+        self, method: str, params: dict[str, Any], now: float, *, timeout: float | None = None
+    ) -> str:
+        """Ask the peer; returns the id that its Answered event will carry. Raises LocalProtocolError."""
+        allowed = self.state is State.READY or (
+            self.state is State.HANDSHAKE and method in methods.UNAUTHENTICATED
+        )
+        if not allowed:
+            raise LocalProtocolError(f"{method} cannot be sent in state {self.state.value}")
+        if len(self._pending) >= self._limits.pending:
+            raise LocalProtocolError("too many commands wait for an answer")
+        return self._send_command(method, params, now + (timeout or self._limits.command_timeout))
+
+    def send_result(self, identity: str, result: dict[str, Any]) -> list[Event]:
+        """Answer a command. Answering the handshake makes the connection ready."""
+        method = self._settle(identity)
+        if method is None:
+            return []
+        self._send(Success(id=identity, result=result))
+        if self.role is Role.ENDPOINT and method == methods.HANDSHAKE and self.state is State.HANDSHAKE:
+            self._move(Trigger.HANDSHAKE_DONE)
+            return [Ready()]
+        return []
+
+    def send_problem(self, identity: str, problem: Problem) -> list[Event]:
+        """Answer a command with an error. Refusing the handshake is fatal."""
+        method = self._settle(identity)
+        if method is None:
+            return []
+        if self.role is Role.ENDPOINT and method == methods.HANDSHAKE and self.state is State.HANDSHAKE:
+            return self.send_fatal(problem.msg)
+        self._send(Failure(id=identity, problem=problem))
+        return []
+
+    def send_fatal(self, message: str) -> list[Event]:
+        """Say why, then close."""
+        if self.state is State.CLOSED:
+            return []
+        self._send(Fatal(message=message))
+        return self._end(message, fatal=True)
+
+    def drain(self) -> None:
+        """Take no new commands; the caller closes once ``owes`` is 0."""
+        self._move(Trigger.DRAIN)
+
+    @property
+    def owes(self) -> int:
+        """Commands of the peer that still wait for our answer."""
+        return len(self._owed)
+
+    # --- inside
+
+    def _receive_line(self, line: bytes, now: float) -> list[Event]:
+        value = loads(line, max_depth=self._limits.depth, max_values=self._limits.values)
+        if self._tap is not None:
+            self._tap(False, value)
+        message = parse(value)
+        if isinstance(message, Command):
+            return self._receive_command(message)
+        if isinstance(message, Fatal):
+            return self._end(message.message, fatal=True)
+        return self._receive_answer(message, now)
+
+    def _receive_command(self, command: Command) -> list[Event]:
+        if command.id in self._owed:
+            raise RemoteProtocolError("a command id is used again before its answer")
+        if self.state is State.HANDSHAKE and command.method not in methods.UNAUTHENTICATED:
+            raise RemoteProtocolError(f"{command.method} before the handshake")
+        if command.method == methods.PING:
+            self._send(Success(id=command.id, result=command.params))
+            return []
+        if self.state is State.DRAINING:
+            self._refuse(command.id, "draining", "this side is closing")
+            return []
+        if len(self._owed) >= self._limits.pending:
+            self._refuse(command.id, "busy", "too many commands wait for an answer")
+            return []
+        self._owed[command.id] = command.method
+        return [CommandReceived(id=command.id, method=command.method, params=command.params)]
+
+    def _receive_answer(self, message: Success | Failure, now: float) -> list[Event]:
+        pending = self._pending.pop(message.id, None)
+        if pending is None:
+            self.ignored += 1
+            return []
+        if pending.method == methods.PING:
+            return []
+        if isinstance(message, Failure):
+            if pending.method == methods.HANDSHAKE:
+                return self._end(message.problem.msg, fatal=True)
+            return [Answered(id=message.id, method=pending.method, problem=message.problem)]
+        events: list[Event] = []
+        if self.role is Role.AGENT and pending.method == methods.HANDSHAKE:
+            self._move(Trigger.HANDSHAKE_DONE)
+            self._next_ping = now + self._ping_delay()
+            events.append(Ready())
+        events.append(Answered(id=message.id, method=pending.method, result=message.result))
+        return events
+
+    def _send_command(self, method: str, params: dict[str, Any], deadline: float) -> str:
+        self._next_id += 1
+        identity = f"{self.role.value[0]}{self._next_id}"
+        self._send(Command(id=identity, method=method, params=params))
+        self._pending[identity] = _Pending(method, deadline)
+        return identity
+
+    def _refuse(self, identity: str, code: str, msg: str) -> None:
+        self._send(Failure(id=identity, problem=Problem(code=code, msg=msg)))
+
+    def _settle(self, identity: str) -> str | None:
+        if self.state is State.CLOSED:
+            return None
+        method = self._owed.pop(identity, None)
+        if method is None:
+            raise LocalProtocolError(f"nothing is owed for id {identity}")
+        return method
+
+    def _send(self, message: Message) -> None:
+        value = message.to_json()
+        line = dumps(value)
+        limit = self._limits.line_from_agent if self.role is Role.AGENT else self._limits.line_from_endpoint
+        if len(line) > limit:
+            raise LocalProtocolError(f"a message of {len(line)} bytes is over the limit of {limit}")
+        if self._tap is not None:
+            self._tap(True, value)
+        self._out += line + b"\n"
+
+    def _end(self, reason: str, *, fatal: bool) -> list[Event]:
+        if self.state is State.CLOSED:
+            return []
+        self._move(Trigger.END)
+        problem = Problem(code="connection_lost", msg=f"the connection ended: {reason}")
+        events: list[Event] = [
+            Answered(id=identity, method=pending.method, problem=problem)
+            for identity, pending in self._pending.items()
+            if pending.method != methods.PING
+        ]
+        self._pending.clear()
+        self._owed.clear()
+        return [*events, Closed(reason=reason, fatal=fatal)]
+
+    def _move(self, trigger: Trigger) -> None:
+        try:
+            self.state = TRANSITIONS[(self.state, trigger)]
+        except KeyError:
+            raise LocalProtocolError(f"{trigger.value} in state {self.state.value}") from None
+
+    def _line_limit(self) -> int:
+        if self.state is State.HANDSHAKE:
+            return self._limits.line_unauthenticated
+        if self.role is Role.ENDPOINT:
+            return self._limits.line_from_agent
+        return self._limits.line_from_endpoint
+
+    def _ping_delay(self) -> float:
+        spread = self._limits.ping_jitter * (2 * self._jitter() - 1)
+        return self._limits.ping_interval * (1 + spread)
+
+    def _silence(self) -> float:
+        return self._limits.ping_interval * (1 + self._limits.ping_jitter) * self._limits.silent_pings
+
+    def _silence_deadline(self) -> float:
+        return self._heard + self._silence()

@@ -1,0 +1,35 @@
+"""Lines out of a byte stream, bounded in length."""
+
+from __future__ import annotations
+
+from teeth_protocol.errors import RemoteProtocolError
+
+
+class LineBuffer:
+    """Collects bytes until a line is whole. Blank lines are skipped."""
+
+    def __init__(self) -> None:
+        self._buffer = bytearray()
+
+    def __len__(self) -> int:
+        return len(self._buffer)
+
+    def feed(self, data: bytes) -> None:
+        self._buffer += data
+
+    def next_line(self, limit: int) -> bytes | None:
+        """The next whole line without its newline, None when there is none yet.
+
+        Raises RemoteProtocolError when a line, whole or not, is longer than ``limit`` bytes.
+        """
+        while True:
+            end = self._buffer.find(b"\n")
+            length = len(self._buffer) if end < 0 else end
+            if length > limit:
+                raise RemoteProtocolError(f"a line is longer than {limit} bytes")
+            if end < 0:
+                return None
+            line = bytes(self._buffer[:end]).rstrip(b"\r")
+            del self._buffer[: end + 1]
+            if line.strip():
+                return line
