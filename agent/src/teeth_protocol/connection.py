@@ -157,7 +157,7 @@ class Connection:
         self._lines.feed(data)
         events: list[Event] = []
         try:
-            while self.state is not State.CLOSED:
+            while not self._over():
                 line = self._lines.next_line(self._line_limit())
                 if line is None:
                     break
@@ -247,6 +247,9 @@ class Connection:
         return len(self._owed)
 
     # --- inside
+
+    def _over(self) -> bool:
+        return self.state is State.CLOSED
 
     def _receive_line(self, line: bytes, now: float) -> list[Event]:
         value = loads(line, max_depth=self._limits.depth, max_values=self._limits.values)

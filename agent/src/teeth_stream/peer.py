@@ -86,9 +86,13 @@ class Peer:
         return self.closed
 
     async def call(
-        self, method: str, params: dict[str, Any], *, timeout: float | None = None
+        self,
+        method: str,
+        params: dict[str, Any],
+        *,
+        timeout: float | None = None,  # noqa: ASYNC109 - the protocol's deadline, kept by the Connection
     ) -> dict[str, Any]:
-        """Ask the peer and wait for its answer. Raises RemoteError."""
+        """Ask the peer and wait for its answer, at most ``timeout`` seconds. Raises RemoteError."""
         try:
             identity = self.connection.send_command(method, params, self._loop.time(), timeout=timeout)
         except LocalProtocolError as error:
