@@ -84,7 +84,7 @@ class BlockDevice:
         """
         if offset + len(buffer) > self.size:
             raise DeviceError(
-                f"a write of {len(buffer)} bytes at {offset} passes the end of {self.path} ({self.size} bytes)",
+                f"{self.path} has {self.size} bytes: {len(buffer)} bytes at {offset} do not fit",
                 code="write_failed",
             )
         done = 0
@@ -118,7 +118,7 @@ class BlockDevice:
             if error.errno not in (errno.EINVAL, errno.ENOTTY):
                 code = "device_busy" if error.errno == errno.EBUSY else "device_failed"
                 raise DeviceError(
-                    f"{self.path}: the kernel cannot read the partition table again: {error.strerror}", code=code
+                    f"{self.path}: the partition table cannot be read again: {error.strerror}", code=code
                 ) from error
 
     def zero_range(self, offset: int, length: int) -> None:
@@ -193,7 +193,7 @@ def _failed(what: str, path: str, offset: int, error: OSError) -> DeviceError:
 
 def _open_error(path: str, error: OSError) -> DeviceError:
     if error.errno == errno.EBUSY:
-        return DeviceError(f"{path} is in use: it or a partition of it is mounted or held", code="device_busy")
+        return DeviceError(f"{path} is in use: it or a partition is mounted or held", code="device_busy")
     if error.errno in (errno.ENOENT, errno.ENXIO, errno.ENODEV, errno.ENOMEDIUM):
         return DeviceError(f"{path} is not there: {error.strerror}", code="device_missing")
     if error.errno in (errno.EROFS, errno.EACCES, errno.EPERM):
