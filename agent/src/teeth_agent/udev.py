@@ -1,0 +1,75 @@
+"""The only pyudev: the udev database as plain records."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+import pyudev
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class UdevDevice:
+    """One device as udev knows it.
+
+    ``sysfs_path`` is the kernel's device path without the leading /sys ("/devices/pci0000:00/..."),
+    ``devtype`` the kernel's word ("disk", "partition", "" where it has none), ``initialized`` whether udev
+    has run its rules for it: without a running udev the properties are the kernel's alone.
+    """
+
+    name: str
+    devnode: str | None
+    sysfs_path: str
+    subsystem: str
+    devtype: str
+    properties: Mapping[str, str]
+    initialized: bool
+
+
+# "Has everything appeared that I wait for?", asked of the disks known so far.
+Wanted = Callable[[Sequence[UdevDevice]], bool]
+
+
+def disks() -> list[UdevDevice]:
+    """Every whole block device (no partitions), by name."""
+    found = pyudev.Context().list_devices(subsystem="block", DEVTYPE="disk")
+    return sorted((_record(device) for device in found), key=lambda record: record.name)
+
+
+def nvme_controllers() -> list[UdevDevice]:
+    """Every NVMe controller, those without a namespace too, by name."""
+    found = pyudev.Context().list_devices(subsystem="nvme")
+    return sorted((_record(device) for device in found), key=lambda record: record.name)
+
+
+def wait_for_disks(wanted: Wanted, timeout: float) -> list[UdevDevice]:
+    """The disks, as soon as ``wanted`` is satisfied by them, at the latest after ``timeout`` seconds.
+
+    Listens to udev's own events, which come after its rules have run; where no udev runs, to nothing, and
+    looks again every second.
+    """
+    context = pyudev.Context()
+    monitor = pyudev.Monitor.from_netlink(context)
+    monitor.filter_by("block")
+    # Started before the first look, so that no disk can appear unseen between the two.
+    monitor.start()
+    deadline = time.monotonic() + timeout
+    while True:
+        known = disks()
+        left = deadline - time.monotonic()
+        if wanted(known) or left <= 0:
+            return known
+        monitor.poll(timeout=min(left, 1.0))
+
+
+def _record(device: pyudev.Device) -> UdevDevice:
+    return UdevDevice(
+        name=device.sys_name,
+        devnode=device.device_node,
+        sysfs_path=device.device_path,
+        subsystem=device.subsystem or "",
+        devtype=device.device_type or "",
+        properties=dict(device.properties.items()),
+        initialized=device.is_initialized,
+    )
