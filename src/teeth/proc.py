@@ -51,21 +51,34 @@ def run(
     status, and TeethError when the tool is missing or outlives ``timeout`` seconds.
     """
     words = [os.fspath(word) for word in argv]
-    stdin = {"input": input} if input is not None else {"stdin": subprocess.DEVNULL}
+    stdin = None if input is not None else subprocess.DEVNULL
     try:
         if log is not None:
             log.parent.mkdir(parents=True, exist_ok=True)
             with log.open("wb") as sink:
                 done = subprocess.run(
-                    words, env=environment(env), cwd=cwd, stdout=sink, stderr=subprocess.STDOUT,
-                    timeout=timeout, check=False, **stdin,  # type: ignore[call-overload]
+                    words,
+                    env=environment(env),
+                    cwd=cwd,
+                    stdout=sink,
+                    stderr=subprocess.STDOUT,
+                    timeout=timeout,
+                    check=False,
+                    stdin=stdin,
+                    input=input,
                 )
             output = ""
             tail = "\n".join(log.read_text(errors="replace").splitlines()[-_TAIL:])
         else:
             done = subprocess.run(
-                words, env=environment(env), cwd=cwd, capture_output=True,
-                timeout=timeout, check=False, **stdin,  # type: ignore[call-overload]
+                words,
+                env=environment(env),
+                cwd=cwd,
+                capture_output=True,
+                timeout=timeout,
+                check=False,
+                stdin=stdin,
+                input=input,
             )
             output = done.stdout.decode(errors="replace")
             tail = "\n".join((output + done.stderr.decode(errors="replace")).splitlines()[-_TAIL:])
@@ -88,19 +101,26 @@ def background(
     env: Mapping[str, str] | None = None,
     cwd: Path | None = None,
     stop_timeout: float = 10.0,
+    pass_fds: Sequence[int] = (),
 ) -> Iterator[subprocess.Popen[bytes]]:
     """A tool that runs while the block runs: terminated at its end, killed after ``stop_timeout`` s.
 
     It gets a session of its own, so that Ctrl-C at the terminal reaches only us and we choose the order
-    of ending.
+    of ending. The descriptors ``pass_fds`` stay open in it under their own numbers.
     """
     log.parent.mkdir(parents=True, exist_ok=True)
     words = [os.fspath(word) for word in argv]
     with log.open("ab") as sink:
         try:
             process = subprocess.Popen(
-                words, env=environment(env), cwd=cwd, stdin=subprocess.DEVNULL, stdout=sink,
-                stderr=subprocess.STDOUT, start_new_session=True,
+                words,
+                env=environment(env),
+                cwd=cwd,
+                stdin=subprocess.DEVNULL,
+                stdout=sink,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
+                pass_fds=pass_fds,
             )
         except FileNotFoundError as error:
             raise TeethError(f"the tool {words[0]} is not installed", hint="run make setup") from error

@@ -49,8 +49,13 @@ def run(
     line = shlex.join(argv)
     try:
         done = subprocess.run(
-            list(argv), env=environment(), capture_output=True, timeout=timeout, check=False,
-            **({"input": input} if input is not None else {"stdin": subprocess.DEVNULL}),  # type: ignore[call-overload]
+            list(argv),
+            env=environment(),
+            capture_output=True,
+            timeout=timeout,
+            check=False,
+            stdin=None if input is not None else subprocess.DEVNULL,
+            input=input,
         )
     except FileNotFoundError as error:
         raise ToolError(f"{argv[0]} is not in this ramdisk", code="tool_missing") from error
@@ -58,7 +63,8 @@ def run(
         _log.warning("tool timed out after %g s: %s", timeout, line)
         raise ToolError(f"{argv[0]} did not end within {timeout:g} s", code="tool_timeout") from error
     result = Completed(
-        argv=tuple(argv), returncode=done.returncode,
+        argv=tuple(argv),
+        returncode=done.returncode,
         stdout=done.stdout[:_MAX_OUTPUT].decode(errors="replace"),
         stderr=done.stderr[:_MAX_OUTPUT].decode(errors="replace"),
     )
@@ -78,8 +84,12 @@ def filter_process(argv: Sequence[str]) -> Iterator[tuple[IO[bytes], IO[bytes]]]
     """
     try:
         process = subprocess.Popen(
-            list(argv), env=environment(), stdin=subprocess.PIPE, stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE, bufsize=0,
+            list(argv),
+            env=environment(),
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            bufsize=0,
         )
     except FileNotFoundError as error:
         raise ToolError(f"{argv[0]} is not in this ramdisk", code="tool_missing") from error

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-# Attributes are a page at the most; DMI and cmdline too. /proc/meminfo and cpuinfo of large machines are longer.
+# Attributes are a page at the most; /proc/cpuinfo of a large machine is what needs the rest.
 _MAX_READ = 1 << 20
 
 

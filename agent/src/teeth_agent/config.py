@@ -1,0 +1,103 @@
+"""What this boot was told: kernel command line over baked file over built-in values."""
+
+from __future__ import annotations
+
+import json
+import re
+from dataclasses import dataclass
+from pathlib import Path
+
+from teeth_agent import sysfs
+from teeth_agent.errors import AgentError
+
+BAKED = "/etc/teeth/agent.json"
+BAKED_CA = "/etc/teeth/ca.pem"
+_CA_DIGEST = re.compile(r"sha256:[0-9a-f]{64}\Z")
+_MAX_ENDPOINTS = 8
+
+
+class ConfigError(AgentError):
+    """The kernel command line or the baked file cannot be used; the message names the argument."""
+
+    code = "bad_config"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Config:
+    """One boot's settings.
+
+    ``endpoints`` are tried in order. ``ca_digest`` ("sha256:HEX" of the CA certificate's DER) or ``ca_file``
+    says whom to trust; with neither the agent never dials. ``token`` is a secret: never logged.
+    ``boot_mac`` is the address of the NIC that the firmware booted from, "" if unknown.
+    """
+
+    endpoints: tuple[tuple[str, int], ...]
+    ca_digest: str | None
+    ca_file: Path | None
+    token: str
+    boot_mac: str
+    ramdisk: str
+    built: int
+    version: str
+
+
+def parse_cmdline(text: str) -> dict[str, str]:
+    """The words of a kernel command line; the last of equal names wins, quotes are the kernel's."""
+    found: dict[str, str] = {}
+    for match in re.finditer(r'((?:[^\s"]|"[^"]*")+)', text):
+        name, _, value = match.group(1).replace('"', "").partition("=")
+        found[name] = value
+    return found
+
+
+def parse_endpoint(text: str) -> tuple[str, int]:
+    """HOST:PORT, with an IPv6 host in brackets. Raises ConfigError."""
+    match = re.fullmatch(r"(?:\[([0-9A-Fa-f:.]+)\]|([A-Za-z0-9.-]+)):(\d{1,5})", text)
+    if match is None or not 0 < int(match.group(3)) < 65536:
+        raise ConfigError(f"teeth.endpoint={text[:80]}: expected HOST:PORT")
+    return match.group(1) or match.group(2), int(match.group(3))
+
+
+def load(root: Path = Path("/")) -> Config:
+    """Read this machine's settings below ``root``. Raises ConfigError."""
+    words = parse_cmdline(sysfs.read_text(root, "/proc/cmdline", "") or "")
+    baked = _baked(root)
+    named = words.get("teeth.endpoint", "")
+    texts = [text for text in named.split(",") if text]
+    if not texts:
+        raise ConfigError("no teeth.endpoint=HOST:PORT on the kernel command line")
+    if len(texts) > _MAX_ENDPOINTS:
+        raise ConfigError(f"teeth.endpoint names more than {_MAX_ENDPOINTS} endpoints")
+    digest = words.get("teeth.ca")
+    if digest is not None and not _CA_DIGEST.match(digest):
+        raise ConfigError("teeth.ca: expected sha256: and 64 lower-case hex digits")
+    ca_file = root / BAKED_CA.lstrip("/")
+    if digest is None and not ca_file.is_file():
+        raise ConfigError(f"whom to trust is not said: no teeth.ca= and no {BAKED_CA}")
+    return Config(
+        endpoints=tuple(parse_endpoint(text) for text in texts),
+        ca_digest=digest,
+        ca_file=ca_file if ca_file.is_file() else None,
+        token=words.get("teeth.token", ""),
+        boot_mac=_boot_mac(words.get("BOOTIF", "")),
+        ramdisk=str(baked.get("ramdisk", "unknown")),
+        built=baked["built"] if isinstance(baked.get("built"), int) else 0,  # type: ignore[arg-type]
+        version=str(baked.get("version", "unknown")),
+    )
+
+
+def _baked(root: Path) -> dict[str, object]:
+    text = sysfs.read_text(root, BAKED)
+    if text is None:
+        return {}
+    try:
+        value = json.loads(text)
+    except ValueError:
+        raise ConfigError(f"{BAKED} is not JSON") from None
+    return value if isinstance(value, dict) else {}
+
+
+def _boot_mac(bootif: str) -> str:
+    """PXELINUX's BOOTIF is the hardware type and the address, joined by dashes: 01-52-54-00-aa-bb-cc."""
+    match = re.fullmatch(r"(?:01[-:])?([0-9a-f]{2}(?:[-:][0-9a-f]{2}){5})", bootif.lower())
+    return match.group(1).replace("-", ":") if match else ""

@@ -1,0 +1,1 @@
+"""The way home: trust, dialling, the handshake, tasks and what is said about them."""

@@ -1,0 +1,193 @@
+"""Dial the endpoints, one session after the other, for ever."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import random
+import socket
+import ssl
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from teeth_agent.config import Config
+from teeth_agent.session.console import Console
+from teeth_agent.session.spool import LogSpool
+from teeth_agent.session.taskrunner import TaskRunner
+from teeth_agent.session.trust import TrustError, fetch_authority, pinned_context
+from teeth_protocol import methods
+from teeth_protocol.connection import Closed, Role
+from teeth_protocol.errors import ProblemError
+from teeth_protocol.fields import Fields
+from teeth_protocol.limits import Limits
+from teeth_stream import Peer, RemoteError
+
+_log = logging.getLogger(__name__)
+
+_TLS_TIMEOUT = 10.0
+_BACKOFF_FIRST = 1.0
+_BACKOFF_MOST = 30.0
+_TCP_USER_TIMEOUT_MS = 30_000
+# The handshake must fit into the 4 KiB that an endpoint reads from a stranger.
+_MAX_MACS = 16
+_MAX_TASKS = 16
+
+Facts = Callable[[], dict[str, Any]]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Identity:
+    """Who this machine is on this boot. ``timings``: seconds since the kernel started, by milestone."""
+
+    node_id: str
+    boot_id: str
+    macs: tuple[str, ...]
+    timings: dict[str, float] = field(default_factory=dict)
+
+
+class Home:
+    """The agent's side of the session."""
+
+    def __init__(
+        self,
+        config: Config,
+        identity: Identity,
+        tasks: TaskRunner,
+        spool: LogSpool,
+        console: Console,
+        *,
+        inventory: Facts,
+        status: Facts,
+    ) -> None:
+        self._config = config
+        self._identity = identity
+        self._tasks = tasks
+        self._spool = spool
+        self._console = console
+        self._inventory = inventory
+        self._status = status
+        self._loop = asyncio.get_running_loop()
+        self._logs = asyncio.Event()
+        spool.notify = self._log_waits
+        self._authorities: dict[tuple[str, int], ssl.SSLContext] = {}
+
+    def _log_waits(self) -> None:
+        self._loop.call_soon_threadsafe(self._logs.set)
+
+    async def run(self) -> None:
+        """Never returns: a machine that waits for orders has nothing better to do than to dial."""
+        attempt = 0
+        while True:
+            for host, port in self._config.endpoints:
+                if await self._try(host, port):
+                    attempt = 0
+                    break
+            # Full jitter: a hall that lost its endpoint must not come back in step.
+            delay = random.uniform(0, min(_BACKOFF_MOST, _BACKOFF_FIRST * 2**attempt))  # noqa: S311 - no secret
+            attempt = min(attempt + 1, 16)
+            await asyncio.sleep(delay)
+
+    async def _try(self, host: str, port: int) -> bool:
+        """One dial. True when a session was held, however it ended."""
+        where = f"{host}:{port}"
+        try:
+            context = await self._context(host, port)
+            reader, writer = await asyncio.wait_for(
+                asyncio.open_connection(host, port, ssl=context, server_hostname=host), _TLS_TIMEOUT
+            )
+        except TrustError as error:
+            self._console.problem(error.code, str(error))
+        except ssl.SSLCertVerificationError as error:
+            self._console.problem("wrong_ca", f"{where}: {error.verify_message}")
+        except TimeoutError:
+            self._console.problem("endpoint_unreachable", f"{where}: no answer within {_TLS_TIMEOUT:g} s")
+        except (OSError, ssl.SSLError) as error:
+            reason = error.strerror or str(error)
+            self._console.problem("endpoint_unreachable", f"{where}: {reason}")
+        else:
+            return await self._session(where, reader, writer)
+        return False
+
+    async def _context(self, host: str, port: int) -> ssl.SSLContext:
+        key = (host, port)
+        if key not in self._authorities:
+            if self._config.ca_digest is None:
+                assert self._config.ca_file is not None
+                self._authorities[key] = pinned_context(self._config.ca_file)
+            else:
+                der = await asyncio.to_thread(fetch_authority, host, port, self._config.ca_digest)
+                self._authorities[key] = pinned_context(der)
+        return self._authorities[key]
+
+    async def _session(self, where: str, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> bool:
+        sock: socket.socket | None = writer.get_extra_info("socket")
+        if sock is not None:
+            with contextlib.suppress(OSError):
+                sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, _TCP_USER_TIMEOUT_MS)
+        self._identity.timings.setdefault("tls", time.monotonic())
+        peer = Peer(Role.AGENT, reader, writer, self._answer, limits=Limits())
+        talking = asyncio.create_task(self._talk(where, peer))
+        try:
+            closed: Closed = await peer.run()
+        finally:
+            talking.cancel()
+            await asyncio.gather(talking, return_exceptions=True)
+        if closed.fatal:
+            self._console.problem("refused", f"{where}: {closed.reason}")
+            return False
+        self._console.say(f"connection to {where} ended: {closed.reason}")
+        return True
+
+    async def _talk(self, where: str, peer: Peer) -> None:
+        try:
+            answer = await peer.call(methods.HANDSHAKE, self._hello())
+        except RemoteError:
+            return  # the connection's end says why
+        self._console.say(f"connected to {where} as {answer.get('id', self._identity.node_id)}")
+        jobs = [asyncio.create_task(self._tasks.pump(peer)), asyncio.create_task(self._send_logs(peer))]
+        try:
+            await asyncio.wait(jobs, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            for job in jobs:
+                job.cancel()
+            await asyncio.gather(*jobs, return_exceptions=True)
+        peer.hang_up()
+
+    def _hello(self) -> dict[str, Any]:
+        return {
+            "id": self._identity.node_id,
+            "version": self._config.version,
+            "boot_id": self._identity.boot_id,
+            "ramdisk": self._config.ramdisk,
+            "token": self._config.token,
+            "macs": list(self._identity.macs[:_MAX_MACS]),
+            "tasks": self._tasks.summary()[:_MAX_TASKS],
+            "timings": {name: round(value, 3) for name, value in self._identity.timings.items()},
+        }
+
+    async def _send_logs(self, peer: Peer) -> None:
+        self._logs.set()
+        while True:
+            await self._logs.wait()
+            self._logs.clear()
+            while (record := self._spool.take()) is not None:
+                try:
+                    await peer.call(methods.LOG, record)
+                except RemoteError as error:
+                    if error.problem.code in ("connection_lost", "timeout"):
+                        self._spool.put_back(record)
+                        return
+
+    async def _answer(self, method: str, params: Mapping[str, Any]) -> dict[str, Any]:
+        if method == methods.STATUS:
+            return {**await asyncio.to_thread(self._status), "tasks": self._tasks.summary()}
+        if method == methods.INVENTORY:
+            return await asyncio.to_thread(self._inventory)
+        if method == "cancel_task":
+            return self._tasks.cancel(Fields(params).text("task_id"))
+        if method.startswith(("decom.", "standbye.")):
+            return self._tasks.start(method, params)
+        raise ProblemError("unknown_method", f"this agent has no {method}")
