@@ -1,0 +1,98 @@
+"""``teeth endpoint``: what agents dial, and the boot server beside it."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+from pathlib import Path
+
+import click
+
+from teeth.boot.images import load_image
+from teeth.errors import UsageError
+from teeth.service import Address, Endpoint, EndpointConfig
+
+
+class _AddressType(click.ParamType[Address]):
+    """HOST:PORT, with an IPv6 host in brackets; port 0 takes any free one."""
+
+    name = "host:port"
+
+    def convert(
+        self, value: str | Address, param: click.Parameter | None, ctx: click.Context | None
+    ) -> Address:
+        if isinstance(value, tuple):
+            return value
+        host, _, port = value.rpartition(":")
+        host = host.removeprefix("[").removesuffix("]")
+        if not host or not (port.isascii() and port.isdigit()) or int(port) > 65535:
+            self.fail(f"{value!r} is not HOST:PORT", param, ctx)
+        return host, int(port)
+
+
+_ADDRESS = _AddressType()
+_FOLDER = click.Path(path_type=Path, file_okay=False)
+_FILE = click.Path(path_type=Path, dir_okay=False)
+
+
+@click.group()
+def endpoint() -> None:
+    """What agents dial, and the boot server beside it."""
+
+
+@endpoint.command()
+@click.option("--data", type=_FOLDER, required=True, help="Folder for the CA and the store; made if missing.")
+@click.option(
+    "--listen", type=_ADDRESS, default="127.0.0.1:0", show_default=True, help="Where agents dial (TLS)."
+)
+@click.option(
+    "--boot", type=_ADDRESS, default="127.0.0.1:0", show_default=True, help="Boot files by plain HTTP."
+)
+@click.option("--landing", type=_ADDRESS, default="127.0.0.1:0", show_default=True, help="Landings by HTTPS.")
+@click.option("--advertise", metavar="HOST", help="Host by which machines reach us, if it is another.")
+@click.option("--name", "names", multiple=True, help="Further name or address for the certificate.")
+@click.option("--ramdisk", type=_FOLDER, help="Folder with vmlinuz and initramfs to serve.")
+@click.option("--image", "images", type=_FOLDER, multiple=True, help="Folder with an image and its manifest.")
+@click.option("--transcript", type=_FILE, help="Write every message here, secrets redacted.")
+@click.option("--log", type=_FILE, help="Write the log here, a JSON object a line.")
+def run(
+    data: Path,
+    listen: Address,
+    boot: Address,
+    landing: Address,
+    advertise: str | None,
+    names: tuple[str, ...],
+    ramdisk: Path | None,
+    images: tuple[Path, ...],
+    transcript: Path | None,
+    log: Path | None,
+) -> None:
+    """Serve until Ctrl-C or SIGTERM."""
+    config = EndpointConfig(
+        data=data,
+        listen=listen,
+        boot=boot,
+        landing=landing,
+        advertise=advertise,
+        names=names,
+        ramdisk=ramdisk,
+        images=tuple(load_image(folder) for folder in images),
+        transcript=transcript,
+        log=log,
+    )
+    if advertise is None and any(host in ("0.0.0.0", "::") for host, _ in (listen, boot, landing)):  # noqa: S104
+        raise UsageError("listening on every address needs --advertise HOST, the one that machines can reach")
+    asyncio.run(_serve(config))
+
+
+async def _serve(config: EndpointConfig) -> None:
+    stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        loop.add_signal_handler(number, stop.set)
+    async with Endpoint(config) as running:
+        click.echo(
+            f"listening agents={config.listen[0]}:{running.agent_port} boot={running.boot_url}"
+            f" landing={config.landing[0]}:{running.landing_port} ca={running.ca_digest}"
+        )
+        await stop.wait()

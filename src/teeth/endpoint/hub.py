@@ -1,0 +1,316 @@
+"""Every node and every task of one endpoint: who is connected, what was asked, what became of it."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import secrets
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from typing import Any, Protocol, TypeVar
+
+from teeth.endpoint import taskstate
+from teeth.endpoint.database import Database
+from teeth.endpoint.events import Feed, Landed, NodeConnected, NodeDisconnected, TaskChanged
+from teeth.endpoint.hello import Hello
+from teeth.endpoint.logs import note
+from teeth.endpoint.nodestore import NodeStore
+from teeth.endpoint.taskstate import Task
+from teeth.endpoint.taskstore import TaskStore
+from teeth.endpoint.transcript import Transcript
+from teeth.errors import TeethError
+from teeth_protocol.limits import Limits
+from teeth_protocol.messages import valid_id
+from teeth_protocol.strictjson import JsonError, dumps, loads
+from teeth_stream import Peer, RemoteError
+
+_log = logging.getLogger(__name__)
+_ENVELOPE = 1024  # bytes a command's envelope and task_id may add to its params
+# Nobody heard of for this long: their running tasks become unknown. An erase reports every half second and
+# reconnects within a minute, so ten minutes is not a hiccup any more.
+SILENCE = 600.0
+T = TypeVar("T")
+
+
+# Spend a join token: (token, boot_id, macs of the machine). Blocks. Raises ProblemError if it opens nothing.
+Burn = Callable[[str, str, frozenset[str]], None]
+
+
+class Seat(Protocol):
+    """What the hub needs of a session."""
+
+    peer: Peer
+    address: str
+    hello: Hello | None
+    session_id: int
+    epoch: int
+
+    @property
+    def node_id(self) -> str: ...
+
+    @property
+    def boot_id(self) -> str: ...
+
+    def start(self, job: Awaitable[Any]) -> None: ...
+
+
+class Hub:
+    """The heart of the endpoint. Use it from its event loop only."""
+
+    def __init__(
+        self,
+        db: Database,
+        burn: Burn,
+        transcript: Transcript,
+        *,
+        limits: Limits | None = None,
+        clock: Callable[[], float] = time.time,
+        hold_poll: float = 5.0,
+    ) -> None:
+        self.db = db
+        self.clock = clock
+        self.limits = limits or Limits()
+        self.transcript = transcript
+        self.nodes = NodeStore(db.engine, clock=clock)
+        self.tasks = TaskStore(db.engine, clock=clock)
+        self.feed = Feed()
+        self.hold_poll = hold_poll  # seconds after which an agent that was told to wait asks again
+        self._burn = burn
+        self._sessions: dict[str, Seat] = {}
+        self._kept: set[asyncio.Future[Any]] = set()
+        self._joining = asyncio.Lock()
+
+    # --- for whoever operates the endpoint
+
+    async def run_task(
+        self,
+        node_id: str,
+        method: str,
+        params: Mapping[str, Any],
+        *,
+        task_id: str | None = None,
+        sent: Mapping[str, Any] | None = None,
+        landing_hash: str | None = None,
+        hold: bool = False,
+    ) -> str:
+        """Ask a node to do something; returns the task's id at once.
+
+        The task is on disk before this returns and is sent now or when the node connects. The same
+        ``task_id`` with the same params asks nothing twice. ``sent`` are the params as the agent gets them,
+        where they differ from ``params``. ``hold`` keeps a two-step task at its "prepared" until ``release``.
+        Raises TeethError for what can never be sent.
+        """
+        identity = task_id or f"t-{secrets.token_hex(8)}"
+        if not valid_id(identity):
+            raise TeethError(f"{identity[:128]!r} is not a task id", hint="1-128 of A-Z a-z 0-9 . _ : -")
+        outgoing = params if sent is None else sent
+        self._check_size(method, outgoing)
+        task, new = await self.db.call(
+            self.tasks.create, identity, node_id, method,
+            asked=params, sent=outgoing, landing_hash=landing_hash, held=hold,
+        )  # fmt: skip
+        if new:
+            note(_log, logging.INFO, "task asked", task=identity, node=node_id, method=method)
+            self._publish(task)
+        session = self._sessions.get(node_id)
+        if new and session is not None:
+            session.start(self._send(session, task))
+        return identity
+
+    async def task(self, task_id: str) -> Task:
+        """A task as it stands. Raises TeethError when there is none."""
+        task = await self.db.call(self.tasks.get, task_id)
+        if task is None:
+            raise TeethError(f"there is no task {task_id}")
+        return task
+
+    async def task_events(self, task_id: str) -> AsyncIterator[TaskChanged]:
+        """The task as it stands, then every change, up to the one that ends it."""
+        with self.feed.subscribe() as watcher:
+            task = await self.task(task_id)
+            yield TaskChanged(task=task, fields={}, progress=False)
+            updated = task.updated
+            while not task.state.over and (event := await watcher.get()) is not None:
+                if not isinstance(event, TaskChanged) or event.task_id != task_id:
+                    continue
+                if event.task.updated < updated:
+                    continue  # queued before we read the task from disk
+                task = event.task
+                yield event
+
+    async def wait_task(self, task_id: str) -> Task:
+        """The task once it is over. Bound it with asyncio.timeout: an unknown task may stay so for ever."""
+        task = await self.task(task_id)
+        async for event in self.task_events(task_id):
+            task = event.task
+        return task
+
+    async def call(
+        self, node_id: str, method: str, params: Mapping[str, Any] | None = None
+    ) -> dict[str, Any]:
+        """A command that is no task (``status``, ``inventory``, ``cancel_task``), answered at once.
+
+        Raises TeethError when the node is not connected or refuses.
+        """
+        session = self._sessions.get(node_id)
+        if session is None:
+            raise TeethError(f"node {node_id} is not connected")
+        try:
+            return await session.peer.call(method, dict(params or {}))
+        except RemoteError as error:
+            raise TeethError(f"node {node_id}: {method}: {error.problem.msg}") from error
+
+    def connected(self) -> list[str]:
+        """Ids of the nodes that have a session now."""
+        return sorted(self._sessions)
+
+    async def release(self, task_id: str) -> None:
+        """Let a held task go on; it asks again within ``hold_poll`` seconds."""
+        task, moved = await self.db.call(self.tasks.change, task_id, taskstate.released)
+        if moved:
+            self._publish(task)
+
+    # --- for the sessions
+
+    async def joined(self, session: Seat, hello: Hello) -> tuple[dict[str, Any], list[Task]]:
+        """Accept a handshake: (the rest of its answer, tasks to be sent). Raises ProblemError."""
+        async with self._joining:
+            await self.db.call(self._burn, hello.token, hello.boot_id, frozenset(hello.macs))
+            older = self._sessions.pop(hello.node_id, None)
+            if older is not None:
+                older.peer.fatal("a newer session of this node took over")
+            opened = await self.db.call(
+                self.nodes.open_session, hello.node_id, macs=hello.macs, boot_id=hello.boot_id,
+                agent=hello.agent, peer=session.address,
+            )  # fmt: skip
+            session.hello, session.session_id, session.epoch = hello, opened.session_id, opened.epoch
+            changed, send = await self.db.call(
+                self.tasks.resume, hello.node_id, boot_id=hello.boot_id, listed=hello.listed
+            )
+            self._sessions[hello.node_id] = session
+            known = await self.db.call(self.tasks.listing, hello.node_id)
+        note(
+            _log,
+            logging.INFO,
+            "node connected",
+            node=hello.node_id,
+            epoch=session.epoch,
+            peer=session.address,
+        )
+        self.feed.publish(
+            NodeConnected(
+                node_id=hello.node_id, macs=hello.macs, boot_id=hello.boot_id, epoch=session.epoch,
+                agent=hello.agent, at=self.clock(), timings=hello.timings,
+            )
+        )  # fmt: skip
+        for task in changed:
+            self._publish(task)
+        has = [
+            {"task_id": task.task_id, "state": task.state.value, "seq": task.seq}
+            for task in known
+            if hello.listed is not None and task.task_id in hello.listed
+        ]
+        return {"time": self.clock(), "tasks": has}, send
+
+    async def left(self, session: Seat, reason: str) -> None:
+        """A session is over."""
+        await self.db.call(self.nodes.close_session, session.session_id, reason)
+        if self._sessions.get(session.node_id) is not session:
+            return
+        del self._sessions[session.node_id]
+        for task in await self.db.call(self.tasks.change_open, session.node_id, taskstate.disconnected):
+            self._publish(task)
+        note(_log, logging.INFO, "node disconnected", node=session.node_id, reason=reason)
+        self.feed.publish(NodeDisconnected(node_id=session.node_id, reason=reason, at=self.clock()))
+
+    async def send_all(self, session: Seat, tasks: list[Task]) -> None:
+        for task in tasks:
+            await self._send(session, task)
+
+    def keep(self, work: Awaitable[T]) -> asyncio.Future[T]:
+        """Run ``work`` whatever becomes of its asker; ``close`` waits for it."""
+        future = asyncio.ensure_future(work)
+        self._kept.add(future)
+        future.add_done_callback(self._kept.discard)
+        return future
+
+    # --- for the landing door and the clock
+
+    async def land(self, token_hash: str, body_digest: str, facts: dict[str, Any]) -> None:
+        """A started system phoned home. Raises ProblemError when nobody waits for it."""
+        task, first = await asyncio.shield(
+            self.keep(self.db.call(self.tasks.land, token_hash, body_digest, facts))
+        )
+        if not first:
+            return
+        note(
+            _log, logging.INFO, "landed", task=task.task_id, node=task.node_id, hostname=facts.get("hostname")
+        )
+        self.feed.publish(Landed(task_id=task.task_id, node_id=task.node_id, facts=facts, at=self.clock()))
+        self._publish(task)
+
+    async def recover(self) -> None:
+        """At start: what was connected when the last endpoint ended is not connected now."""
+        await self.db.call(self.nodes.close_stale_sessions)
+        for node in await self.db.call(self.nodes.listing):
+            await self.db.call(self.tasks.change_open, node.node_id, taskstate.disconnected)
+
+    async def notice_silence(self) -> None:
+        """Tasks of nodes that were silent for ten minutes become unknown: call it now and then."""
+        for node_id in await self.db.call(self.nodes.silent_since, self.clock() - SILENCE):
+            for task in await self.db.call(self.tasks.change_open, node_id, taskstate.silent):
+                self._publish(task)
+
+    async def close(self) -> None:
+        """Hang up on everybody and finish what was begun."""
+        for session in list(self._sessions.values()):
+            session.peer.hang_up()
+        while self._kept:
+            await asyncio.gather(*self._kept, return_exceptions=True)
+        self.feed.close()
+
+    # --- inside
+
+    async def _send(self, session: Seat, task: Task) -> None:
+        params = await self.db.call(self.tasks.sending, task.task_id, session.boot_id)
+        if params is None:
+            return
+        try:
+            await session.peer.call(task.method, {"task_id": task.task_id, **params})
+        except RemoteError as error:
+            await self._not_accepted(session, task, error)
+            return
+        changed, moved = await self.db.call(self.tasks.change, task.task_id, taskstate.accepted)
+        if moved:
+            self._publish(changed)
+
+    async def _not_accepted(self, session: Seat, task: Task, error: RemoteError) -> None:
+        code, msg = error.problem.code, error.problem.msg
+        if code == "connection_lost":
+            return  # sent again when the node is back; the id makes that harmless
+        if code == "timeout":
+            # Only a new session can tell whether the agent has it.
+            session.peer.hang_up()
+            return
+        changed, moved = await self.db.call(
+            self.tasks.change, task.task_id, lambda old, now: taskstate.refused(old, code, msg, now)
+        )
+        note(_log, logging.WARNING, "task refused", task=task.task_id, node=task.node_id, code=code)
+        if moved:
+            self._publish(changed)
+
+    def _publish(self, task: Task) -> None:
+        self.feed.publish(TaskChanged(task=task, fields={}, progress=False))
+
+    def _check_size(self, method: str, params: Mapping[str, Any]) -> None:
+        """What the agent would refuse as a broken line is refused here, where somebody can read it."""
+        try:
+            line = dumps({"params": {"task_id": "", **params}})
+            if len(line) + _ENVELOPE > self.limits.line_from_endpoint:
+                raise TeethError(
+                    f"{method}: params of {len(line)} bytes are over the wire's limit of "
+                    f"{self.limits.line_from_endpoint}"
+                )
+            loads(line, max_depth=self.limits.depth, max_values=self.limits.values)
+        except (JsonError, ValueError, TypeError) as error:
+            raise TeethError(f"{method}: params cannot go over the wire: {error}") from error

@@ -1,0 +1,257 @@
+"""A task's life as pure functions: what a report, a loss or a landing makes of it."""
+
+from __future__ import annotations
+
+import dataclasses
+import enum
+import hashlib
+import json
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from teeth.endpoint.secrets import redact
+from teeth_protocol.errors import ProblemError
+from teeth_protocol.fields import FieldError, Fields
+from teeth_protocol.messages import valid_id
+
+_MAX_WORD = 64
+_MAX_MSG = 4096
+_MAX_ETA = 10 * 365 * 86400.0  # anything longer is not an estimate
+
+
+class TaskState(enum.StrEnum):
+    QUEUED = "queued"  # not known to have been accepted by the agent
+    ACCEPTED = "accepted"
+    RUNNING = "running"
+    LEAVING = "leaving"  # the agent's last word: the machine is about to start another system
+    UNKNOWN = "unknown"  # nobody can say; the node is held until somebody does
+    COMPLETE = "complete"
+    ERROR = "error"
+
+    @property
+    def over(self) -> bool:
+        return self in (TaskState.COMPLETE, TaskState.ERROR)
+
+
+class Verdict(enum.Enum):
+    APPLIED = "applied"
+    REPEATED = "repeated"  # said before, byte for byte: acknowledged again, nothing changed
+    STALE = "stale"  # older than what is known: acknowledged, nothing changed
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Status:
+    """One ``task_status``, parsed. ``seq`` None: an agent that knows only the seed's members."""
+
+    task_id: str
+    state: TaskState
+    digest: str
+    seq: int | None = None
+    percent: float | None = None
+    eta: float | None = None
+    step: str = ""
+    phase: str = ""
+    code: str = ""
+    msg: str = ""
+    result: Mapping[str, Any] | None = None
+    fields: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Task:
+    """A task as it stands. ``params`` and ``result`` are free of secrets; times since the epoch.
+
+    ``held``: it may prepare but not leave. ``boot_id``: the boot it was sent to, None before that.
+    """
+
+    task_id: str
+    node_id: str
+    method: str
+    params: Mapping[str, Any]
+    params_digest: str
+    awaits_landing: bool
+    held: bool
+    state: TaskState
+    created: float
+    updated: float
+    boot_id: str | None = None
+    seq: int = 0
+    percent: float = 0.0
+    eta: float | None = None
+    step: str = ""
+    phase: str = ""
+    result: Mapping[str, Any] | None = None
+    code: str = ""
+    msg: str = ""
+    final_digest: str | None = None
+    finished: float | None = None
+
+
+def json_digest(value: Any) -> str:
+    """A digest under which equal JSON values are equal, whatever their members' order."""
+    text = json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
+    return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()
+
+
+def parse_status(params: Mapping[str, Any]) -> Status:
+    """Read a ``task_status``. Raises ProblemError bad_params naming the member."""
+    try:
+        fields = Fields(params)
+        task_id = fields.text("task_id", max_length=128)
+        if not valid_id(task_id):
+            raise FieldError("params.task_id: not a task id")
+        state = fields.choice("state", ("running", "error", "complete"))
+        result = fields.object("result", optional=True)
+        extra = fields.object("fields", optional=True)
+        return Status(
+            task_id=task_id,
+            state=TaskState(state),
+            digest=json_digest(dict(params)),
+            seq=fields.integer("seq", None),
+            percent=_bounded(fields.number("percent", None), "percent", 100.0),
+            eta=_bounded(fields.number("eta", None), "eta", _MAX_ETA),
+            step=_word(params.get("step")),
+            phase=_word(params.get("phase")),
+            code=_word(params.get("code")) or ("unspecified" if state == "error" else ""),
+            msg=fields.text("msg", max_length=1 << 20)[:_MAX_MSG] if state == "error" else "",
+            result=None if result is None else redact(params["result"]),
+            fields={} if extra is None else redact(params["fields"]),
+        )
+    except FieldError as error:
+        raise ProblemError("bad_params", str(error)) from error
+
+
+def report(task: Task, status: Status, now: float) -> tuple[Task, Verdict]:
+    """What an agent's report makes of a task.
+
+    Raises ProblemError task_finished when something new is said about a task that is over: the first end
+    that was acknowledged stands.
+    """
+    if task.final_digest is not None and status.digest == task.final_digest:
+        return task, Verdict.REPEATED
+    old = status.seq is not None and status.seq <= task.seq
+    if task.state.over:
+        if old:
+            return task, Verdict.STALE
+        raise ProblemError("task_finished", f"task {task.task_id} is over ({task.state})")
+    # An end is never dismissed as old: an agent that lost count must still be able to finish.
+    if old and not status.state.over:
+        return task, Verdict.STALE
+    changed = dataclasses.replace(
+        task,
+        state=_next_state(task, status),
+        updated=now,
+        seq=max(task.seq, status.seq or 0),
+        percent=max(task.percent, status.percent or 0.0),
+        eta=status.eta,
+        step=status.step or task.step,
+        phase=status.phase or task.phase,
+        code=status.code,
+        msg=status.msg,
+    )
+    if status.state.over:
+        changed = dataclasses.replace(changed, result=status.result, final_digest=status.digest)
+    return _finish(changed, now), Verdict.APPLIED
+
+
+def landed(task: Task, facts: Mapping[str, Any], now: float) -> Task:
+    """The started system phoned home: the task is complete, unless it was over before."""
+    if task.state.over:
+        return task
+    result = {**(task.result or {}), "landing": dict(facts)}
+    done = dataclasses.replace(
+        task, state=TaskState.COMPLETE, updated=now, percent=100.0, eta=0.0, phase="landed", result=result,
+        code="", msg="",
+    )  # fmt: skip
+    return _finish(done, now)
+
+
+def refused(task: Task, code: str, msg: str, now: float) -> Task:
+    """The agent did not accept the task. Only a task that never started can be refused."""
+    if task.state is not TaskState.QUEUED:
+        return task
+    ended = dataclasses.replace(task, state=TaskState.ERROR, updated=now, code=code, msg=msg[:_MAX_MSG])
+    return _finish(ended, now)
+
+
+def released(task: Task, now: float) -> Task:
+    """A prepared task that was held at its last safe point may go on."""
+    return dataclasses.replace(task, held=False, updated=now) if task.held else task
+
+
+def accepted(task: Task, now: float) -> Task:
+    if task.state is not TaskState.QUEUED:
+        return task
+    return dataclasses.replace(task, state=TaskState.ACCEPTED, updated=now)
+
+
+def disconnected(task: Task, now: float) -> Task:
+    """The session ended. A running task runs on; one that announced its leaving is out of sight."""
+    if task.state is not TaskState.LEAVING:
+        return task
+    return _unknown(task, "waiting", "the machine left for its new system; its landing is awaited", now)
+
+
+def silent(task: Task, now: float) -> Task:
+    """Nothing was heard for too long. Never an error: the machine may well be at work."""
+    if task.state.over or task.state in (TaskState.QUEUED, TaskState.UNKNOWN):
+        return task
+    return _unknown(task, "silence", "the machine has not been heard of for too long", now)
+
+
+def reconnected(task: Task, *, boot_id: str, listed: frozenset[str] | None, now: float) -> tuple[Task, bool]:
+    """A session began. Returns the task and whether the command is to be sent (again).
+
+    ``listed`` are the tasks that the agent says it has, None when it does not say. A task that was
+    accepted and that the agent no longer knows was lost with the agent's memory: it may have done half of
+    its work, so it becomes unknown and is never silently started again.
+    """
+    if task.state.over or (task.state is TaskState.UNKNOWN and task.phase == "leaving"):
+        return task, False
+    if task.boot_id is None:
+        return task, True
+    if listed is not None and task.task_id in listed and task.boot_id == boot_id:
+        return task, task.state is TaskState.QUEUED
+    if task.boot_id != boot_id:
+        return _unknown(task, "agent_restarted", "the machine started anew while it ran", now), False
+    if listed is None or task.state is TaskState.QUEUED:
+        return task, task.state is not TaskState.UNKNOWN
+    return _unknown(task, "agent_restarted", "the agent lost its memory of the task", now), False
+
+
+def _next_state(task: Task, status: Status) -> TaskState:
+    if status.state is TaskState.COMPLETE and task.awaits_landing:
+        return (
+            TaskState.LEAVING
+        )  # the agent is done; whether the machine landed, only the landed system can say
+    if status.state is not TaskState.RUNNING:
+        return status.state
+    if status.phase == "leaving" or (task.state is TaskState.LEAVING and not status.phase):
+        return TaskState.LEAVING
+    return TaskState.RUNNING
+
+
+def _unknown(task: Task, code: str, msg: str, now: float) -> Task:
+    if task.state is TaskState.UNKNOWN:
+        return task
+    return dataclasses.replace(task, state=TaskState.UNKNOWN, updated=now, eta=None, code=code, msg=msg)
+
+
+def _finish(task: Task, now: float) -> Task:
+    if not task.state.over:
+        return task
+    return dataclasses.replace(task, finished=now, eta=0.0 if task.state is TaskState.COMPLETE else None)
+
+
+def _bounded(value: float | None, name: str, most: float) -> float | None:
+    if value is None:
+        return None
+    if not math.isfinite(value) or value < 0:
+        raise FieldError(f"params.{name}: expected 0 or more")
+    return min(float(value), most)
+
+
+def _word(value: object) -> str:
+    return value[:_MAX_WORD] if isinstance(value, str) else ""

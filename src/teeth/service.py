@@ -1,0 +1,287 @@
+"""The endpoint and the boot server as one running thing: where the parts are joined."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import ssl
+import time
+from collections.abc import AsyncIterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Self
+
+from teeth.boot.door import BOOT_FILES, boot_app
+from teeth.boot.grants import TTL, Grant, GrantBook, GrantRefused
+from teeth.boot.images import ImageFile
+from teeth.boot.ipxe import BootTarget, command_line, write_first_hop
+from teeth.endpoint import ca
+from teeth.endpoint.database import Database
+from teeth.endpoint.events import BootServed, Subscription, TaskChanged
+from teeth.endpoint.httpserver import listening_socket, serve
+from teeth.endpoint.hub import Hub
+from teeth.endpoint.landing import landing_app, landing_script, new_ticket, with_landing
+from teeth.endpoint.logs import log_to
+from teeth.endpoint.nodestore import Node
+from teeth.endpoint.server import AgentListener
+from teeth.endpoint.taskstate import Task
+from teeth.endpoint.transcript import Transcript
+from teeth.errors import UsageError
+from teeth_protocol import methods
+from teeth_protocol.errors import ProblemError
+
+Address = tuple[str, int]
+_ANY: Address = ("127.0.0.1", 0)
+_CHORES = 60.0  # seconds between two looks for nodes that fell silent
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EndpointConfig:
+    """One endpoint's settings. Ports of 0 take any free one.
+
+    ``data``       its folder: CA, certificate, store. Everything that must survive a restart.
+    ``listen``     where agents dial (TLS); ``boot``: plain HTTP; ``landing``: HTTPS.
+    ``advertise``  the host by which machines reach us, when that is not the address we listen on.
+    ``names``      further names and addresses for the certificate.
+    ``ramdisk``    folder with vmlinuz and initramfs, None when nothing is booted from here.
+    """
+
+    data: Path
+    listen: Address = _ANY
+    boot: Address = _ANY
+    landing: Address = _ANY
+    advertise: str | None = None
+    names: tuple[str, ...] = ()
+    ramdisk: Path | None = None
+    images: tuple[ImageFile, ...] = ()
+    kernel_arguments: tuple[str, ...] = ("console=ttyS0",)
+    transcript: Path | None = None
+    log: Path | None = None
+
+
+class Endpoint:
+    """A running endpoint: ``async with Endpoint(config) as endpoint:``. Use it from that event loop only.
+
+    Starting raises TeethError with one clear line (a port that is taken, a data folder in use, a ramdisk that
+    is missing) and leaves nothing behind.
+    """
+
+    def __init__(self, config: EndpointConfig) -> None:
+        self.config = config
+        self.agent_port = 0
+        self.boot_port = 0
+        self.landing_port = 0
+        self.ca_digest = ""
+        self.ca_file = config.data / "ca.crt"
+        self._stack = contextlib.AsyncExitStack()
+        self._images = {image.id: image for image in config.images}
+
+    async def __aenter__(self) -> Self:
+        try:
+            await self._start()
+        except BaseException:
+            await self._stack.aclose()
+            raise
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self._stack.aclose()
+
+    # --- boots
+
+    @property
+    def boot_url(self) -> str:
+        """``http://HOST:PORT`` of the boot door, as machines see it."""
+        return f"http://{self._reachable(self.config.boot, self.boot_port)}"
+
+    def write_first_hop(self, folder: Path) -> Path:
+        """The script for a TFTP folder that brings a machine's iPXE to the boot door."""
+        return write_first_hop(folder, self.boot_url)
+
+    async def grant(self, mac: str | None = None, *, ttl: float = TTL) -> Grant:
+        """Let the machine with this MAC boot the ramdisk once within ``ttl`` seconds."""
+        return await self._hub.db.call(self._grants.create, mac, ttl=ttl)
+
+    def kernel_command_line(self, grant: Grant) -> str:
+        """What the boot door's script would put on the kernel's command line, for a boot without iPXE."""
+        return command_line(self._target, token=grant.token, mac=grant.mac)
+
+    def image(self, image_id: str) -> dict[str, Any]:
+        """The ``image`` member of a prepare_image command for one of the configured images."""
+        if image_id not in self._images:
+            raise UsageError(f"this endpoint offers no image {image_id}")
+        return self._images[image_id].params(self.boot_url)
+
+    # --- tasks
+
+    async def run_task(
+        self,
+        node_id: str,
+        method: str,
+        params: Mapping[str, Any],
+        *,
+        task_id: str | None = None,
+        hold: bool = False,
+    ) -> str:
+        """See Hub.run_task: the task is on disk when its id is returned."""
+        return await self._hub.run_task(node_id, method, params, task_id=task_id, hold=hold)
+
+    async def run_image(
+        self,
+        node_id: str,
+        params: Mapping[str, Any],
+        *,
+        report_files: Sequence[str] = (),
+        task_id: str | None = None,
+        hold: bool = False,
+    ) -> str:
+        """``standbye.run_image`` whose task is complete when the started system has phoned home.
+
+        ``params`` as on the wire; a one-time landing script is added to its config drive's vendor data, and
+        reports the contents of ``report_files`` (absolute paths in the started system) with the rest.
+        """
+        drive = params.get("config_drive")
+        if not isinstance(drive, Mapping):
+            raise UsageError("run_image needs a config_drive")
+        vendor_data = drive.get("vendor_data")
+        if vendor_data is not None and not isinstance(vendor_data, Mapping):
+            raise UsageError("vendor_data must be an object for a landing to be added to it")
+        ticket = new_ticket(f"https://{self._reachable(self.config.landing, self.landing_port)}")
+        script = landing_script(ticket, ca_pem=self._authority.pem, files=report_files)
+        sent = {**params, "config_drive": {**drive, "vendor_data": with_landing(vendor_data, script)}}
+        return await self._hub.run_task(
+            node_id,
+            methods.RUN_IMAGE,
+            params,
+            task_id=task_id,
+            sent=sent,
+            landing_hash=ticket.token_hash,
+            hold=hold,
+        )
+
+    async def release(self, task_id: str) -> None:
+        """Let a task that was asked with ``hold`` leave for its new system."""
+        await self._hub.release(task_id)
+
+    async def task(self, task_id: str) -> Task:
+        return await self._hub.task(task_id)
+
+    async def tasks(self, node_id: str | None = None) -> list[Task]:
+        return await self._hub.db.call(self._hub.tasks.listing, node_id)
+
+    def task_events(self, task_id: str) -> AsyncIterator[TaskChanged]:
+        """The task as it stands, then every change, up to the one that ends it."""
+        return self._hub.task_events(task_id)
+
+    async def wait_task(self, task_id: str) -> Task:
+        """The task once it is over; bound it with asyncio.timeout."""
+        return await self._hub.wait_task(task_id)
+
+    # --- nodes
+
+    async def node(self, node_id: str) -> Node | None:
+        return await self._hub.db.call(self._hub.nodes.node, node_id)
+
+    async def nodes(self) -> list[Node]:
+        return await self._hub.db.call(self._hub.nodes.listing)
+
+    async def logs(self, node_id: str) -> list[dict[str, Any]]:
+        return await self._hub.db.call(self._hub.nodes.logs, node_id)
+
+    async def call(
+        self, node_id: str, method: str, params: Mapping[str, Any] | None = None
+    ) -> dict[str, Any]:
+        """A command that is no task (``status``, ``inventory``, ``cancel_task``)."""
+        return await self._hub.call(node_id, method, params)
+
+    def connected(self) -> list[str]:
+        return self._hub.connected()
+
+    def subscribe(self) -> Subscription:
+        """Everything that happens from now on, as typed events."""
+        return self._hub.feed.subscribe()
+
+    # --- starting
+
+    async def _start(self) -> None:
+        config, enter = self.config, self._stack.enter_context
+        _check_ramdisk(config.ramdisk)
+        enter(log_to(config.log))
+        sockets = {}
+        for purpose, address in (
+            ("agents", config.listen),
+            ("boot", config.boot),
+            ("landing", config.landing),
+        ):
+            sockets[purpose] = enter(listening_socket(*address, purpose))
+        self.agent_port = sockets["agents"].getsockname()[1]
+        self.boot_port = sockets["boot"].getsockname()[1]
+        self.landing_port = sockets["landing"].getsockname()[1]
+        db = Database(config.data)
+        self._stack.callback(db.close)
+        self._authority = ca.load_or_create(config.data)
+        self.ca_digest = self._authority.digest
+        transcript = enter(contextlib.closing(Transcript(config.transcript)))
+        self._grants = GrantBook(db.engine)
+        self._hub = Hub(db, self._burn, transcript)
+        self._stack.push_async_callback(self._hub.close)
+        await self._hub.recover()
+        self._target = BootTarget(
+            base_url=self.boot_url,
+            endpoints=(self._reachable(config.listen, self.agent_port),),
+            ca_digest=self.ca_digest,
+            arguments=config.kernel_arguments,
+        )
+        await self._open_doors(sockets["boot"], sockets["landing"], sockets["agents"])
+        chores = asyncio.create_task(self._chores())
+        self._stack.push_async_callback(_cancel, chores)
+
+    async def _open_doors(self, boot: Any, landing: Any, agents: Any) -> None:
+        enter = self._stack.enter_async_context
+        door = boot_app(
+            target=self._target,
+            grants=self._grants,
+            ramdisk=self.config.ramdisk,
+            images={image.id: image.path for image in self.config.images},
+            on_served=self._served,
+        )
+        await enter(serve(door, boot))
+        await enter(serve(landing_app(self._hub.land), landing, self._tls()))
+        await enter(AgentListener(self._hub).listen(agents, self._tls()))
+
+    def _tls(self) -> ssl.SSLContext:
+        config = self.config
+        hosts = [config.listen[0], config.landing[0], *config.names, "localhost", "127.0.0.1"]
+        if config.advertise is not None:
+            hosts.append(config.advertise)
+        names = [host for host in hosts if host not in ("0.0.0.0", "::")]  # noqa: S104 - left out, not bound
+        return ca.server_context(ca.ensure_server_certificate(self._authority, config.data, names))
+
+    def _reachable(self, address: Address, port: int) -> str:
+        host = self.config.advertise or address[0]
+        return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+
+    def _burn(self, token: str, boot_id: str, macs: frozenset[str]) -> None:
+        try:
+            self._grants.burn(token, boot_id=boot_id, macs=macs)
+        except GrantRefused as error:
+            raise ProblemError(error.code, error.message) from error
+
+    def _served(self, file: str, sent: int) -> None:
+        self._hub.feed.publish(BootServed(file=file, bytes=sent, at=time.time()))
+
+    async def _chores(self) -> None:
+        while True:
+            await asyncio.sleep(_CHORES)
+            await self._hub.notice_silence()
+
+
+def _check_ramdisk(folder: Path | None) -> None:
+    missing = [] if folder is None else [name for name in BOOT_FILES if not (folder / name).is_file()]
+    if missing:
+        raise UsageError(f"the ramdisk in {folder} lacks {' and '.join(missing)}", hint="run make image")
+
+
+async def _cancel(task: asyncio.Task[None]) -> None:
+    task.cancel()
+    await asyncio.gather(task, return_exceptions=True)
