@@ -1,0 +1,1 @@
+"""Putting an operating system image on a disk, giving it its config drive, and starting it."""

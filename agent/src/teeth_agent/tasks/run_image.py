@@ -1,0 +1,86 @@
+"""standbye.run_image: config drive, then into the system by kexec or reboot, when the endpoint says go."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from teeth_agent.errors import AgentError
+from teeth_agent.image import boot, leave
+from teeth_agent.image.params import read_run
+from teeth_agent.inventory.block import Disk, list_disks
+from teeth_agent.reporter import Reporter
+from teeth_agent.tasks.context import TaskContext
+from teeth_agent.tasks.prepare_image import candidates
+from teeth_agent.tools import kexec
+
+
+def run(
+    params: Mapping[str, Any],
+    context: TaskContext,
+    reporter: Reporter,
+    *,
+    disks: Callable[[], Sequence[Disk]] = list_disks,
+    depart: leave.Leave = leave.leave,
+) -> dict[str, Any]:
+    """Does not return when all goes well: ``depart`` ends this system.
+
+    Raises ParamsError, DeviceError, AgentError: not_prepared, not_released, not_bootable, kexec_not_viable...
+    """
+    wanted, root = read_run(params), context.sysfs_root
+    path = _prepared_path(wanted.image_id, context, disks())
+    reporter.progress(5, step="config_drive")
+    drive = boot.put_config_drive(path, wanted.config_drive)
+    reporter.check_cancelled()
+    reporter.progress(40, step="boot_check")
+    check = boot.check_boot(path, root=root)
+    reporter.progress(50, step="kexec_load")
+    # The ramdisk's whole file system is memory: /tmp never reaches a disk.
+    work = Path(tempfile.gettempdir())
+    departure = boot.choose_departure(path, wanted.boot, check, root=root, work=work)
+    said: dict[str, Any] = {
+        "image_id": wanted.image_id,
+        "boot": departure.boot,
+        "reason": departure.reason,
+        "boot_id": context.boot_id,
+        "kernel": departure.kernel,
+        "disk_boot": {"firmware": check.firmware, "bootable": check.bootable, "reason": check.reason},
+        "config_drive": drive.to_json(),
+    }
+    try:
+        reporter.check_cancelled()
+        reporter.progress(80, step="prepared")
+        _release(reporter, said)
+        leave.flush(path)
+    except BaseException:
+        kexec.unload()
+        raise
+    depart(departure.boot)
+    return said
+
+
+def _prepared_path(image_id: str, context: TaskContext, disks: Sequence[Disk]) -> str:
+    """The device node that the prepared disk has now: names may change, identities do not."""
+    fact = context.state.prepared(image_id)
+    if fact is None:
+        raise AgentError(
+            f"no disk was prepared with image {image_id} since this ramdisk started", code="not_prepared"
+        )
+    found = [disk for disk in candidates(disks) if disk.identity == fact.identity]
+    if len(found) != 1:
+        raise AgentError(f"the prepared disk {fact.identity} is not there any more", code="device_missing")
+    return found[0].path
+
+
+def _release(reporter: Reporter, said: Mapping[str, Any]) -> None:
+    """The two steps: home says go, then knows that we are gone. Raises AgentError(not_released)."""
+    answer = reporter.checkpoint("prepared", **said)
+    if answer.get("go") is not True:
+        raise AgentError("the endpoint did not say go; the machine stays in the ramdisk", code="not_released")
+    reporter.check_cancelled()
+    reporter.progress(95, step="leaving")
+    answer = reporter.checkpoint("leaving", **said)
+    if "refused" in answer:
+        raise AgentError("the endpoint did not take the message that we leave", code="not_released")
