@@ -2,14 +2,23 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
 
 class AgentError(Exception):
-    """A refusal or failure with a stable ``code`` for programs and a message for people."""
+    """A refusal or failure with a stable ``code`` for programs and a message for people.
+
+    ``detail`` is what must still get home although the task failed: JSON values, or None.
+    """
 
     code = "agent_error"
 
-    def __init__(self, message: str, *, code: str | None = None) -> None:
+    def __init__(
+        self, message: str, *, code: str | None = None, detail: Mapping[str, Any] | None = None
+    ) -> None:
         super().__init__(message)
+        self.detail = detail
         if code is not None:
             self.code = code
 

@@ -137,6 +137,8 @@ def _read_disk(root: Path, record: UdevDevice, usage: Usage) -> Disk:
         vendor = None  # virtio: a PCI number, the same for all, not a maker's name
     model = _first(sysfs.read_text(root, f"{path}/device/model"), record.properties.get("ID_MODEL"))
     holders, mounts, swap = _use(root, record.name, usage)
+    size = (sysfs.read_int(root, f"{path}/size") or 0) * _SECTOR
+    removable = sysfs.read_int(root, f"{path}/removable") == 1
     return Disk(
         name=record.name,
         devnode=record.devnode or f"/dev/{record.name}",
@@ -147,11 +149,11 @@ def _read_disk(root: Path, record: UdevDevice, usage: Usage) -> Disk:
         model=model,
         firmware=_firmware(root, record),
         transport=transport,
-        size=(sysfs.read_int(root, f"{path}/size") or 0) * _SECTOR,
+        size=size,
         logical_block=sysfs.read_int(root, f"{path}/queue/logical_block_size") or _SECTOR,
         physical_block=sysfs.read_int(root, f"{path}/queue/physical_block_size") or _SECTOR,
         rotational=sysfs.read_int(root, f"{path}/queue/rotational") == 1,
-        removable=sysfs.read_int(root, f"{path}/removable") == 1,
+        removable=removable,
         read_only=sysfs.read_int(root, f"{path}/ro") == 1,
         by_path=record.properties.get("ID_PATH"),
         hctl=_hctl(record),
@@ -162,7 +164,7 @@ def _read_disk(root: Path, record: UdevDevice, usage: Usage) -> Disk:
         mounts=mounts,
         swap=swap,
         partitions=_partitions(root, record.name, usage),
-        out_of_scope=_out_of_scope(record.name),
+        out_of_scope=_out_of_scope(record.name) or ("no medium in it" if removable and size == 0 else None),
         virtual_media=_virtual_media(record, vendor, model) if transport == "usb" else None,
     )
 

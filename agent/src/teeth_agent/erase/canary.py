@@ -1,0 +1,82 @@
+"""Canaries: random blocks at secret places that an erase must have taken away."""
+
+from __future__ import annotations
+
+import os
+import random
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from teeth_agent.blockio import Device, aligned_buffer
+from teeth_agent.errors import DeviceError
+
+COUNT = 64
+BLOCK = 4096
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Canaries:
+    """What was written where: ``places`` are byte offsets, ``contents`` one random block for each."""
+
+    block: int
+    places: tuple[int, ...]
+    contents: tuple[bytes, ...]
+
+    def survivors(self, device: Device) -> tuple[int, ...]:
+        """The places where a canary can still be read. Raises DeviceError(read_failed)."""
+        buffer = aligned_buffer(self.block)
+        alive = []
+        for place, content in zip(self.places, self.contents, strict=True):
+            device.read_into(place, buffer)
+            if buffer == content:
+                alive.append(place)
+        return tuple(alive)
+
+    def missing(self, device: Device) -> tuple[int, ...]:
+        """The places where a canary cannot be read."""
+        alive = set(self.survivors(device))
+        return tuple(place for place in self.places if place not in alive)
+
+
+def choose_places(size: int, block: int, chooser: random.Random, count: int = COUNT) -> tuple[int, ...]:
+    """The first and the last block and ``count`` others between them; fewer if the device is small.
+
+    None overlap. The last one ends where the device ends, so it need not be a multiple of ``block``.
+    """
+    if size <= block:
+        return (0,)
+    last = size - block
+    between = range(1, last // block)  # whole blocks that end before the last one begins
+    chosen = chooser.sample(between, min(count, len(between)))
+    return (0, *sorted(index * block for index in chosen), last)
+
+
+def plant(device: Device, chooser: random.Random | None = None) -> Canaries:
+    """Write canaries and see that they landed.
+
+    Raises DeviceError(canary_not_landed) when what is read back is not what was written, else
+    read_failed or write_failed.
+    """
+    block = max(BLOCK, device.logical_block)
+    if device.size < block:
+        block = device.logical_block
+    places = choose_places(device.size, block, chooser or random.SystemRandom())
+    contents = tuple(os.urandom(block) for _ in places)
+    _write(device, places, contents, block)
+    canaries = Canaries(block=block, places=places, contents=contents)
+    lost = canaries.missing(device)
+    if lost:
+        raise DeviceError(
+            f"{device.path} does not keep what is written: {len(lost)} of {len(places)} blocks,"
+            f" the first at byte {lost[0]}",
+            code="canary_not_landed",
+        )
+    return canaries
+
+
+def _write(device: Device, places: Sequence[int], contents: Sequence[bytes], block: int) -> None:
+    buffer = aligned_buffer(block)
+    for place, content in zip(places, contents, strict=True):
+        buffer[:] = content
+        device.write_from(place, buffer)
+    device.flush()

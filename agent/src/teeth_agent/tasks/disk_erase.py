@@ -1,0 +1,178 @@
+"""decom.disk_erase: erase every disk of the machine, and prove it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from teeth_agent import blockio, udev
+from teeth_agent.erase.execute import World, execute
+from teeth_agent.erase.kernellog import open_kernel_log
+from teeth_agent.erase.methods import Tools
+from teeth_agent.erase.model import Medium
+from teeth_agent.erase.plan import Action, ErasePlan, Probes, plan_erase
+from teeth_agent.erase.policy import Policy, read_policy
+from teeth_agent.erase.record import UnitRecord
+from teeth_agent.errors import AgentError, Cancelled
+from teeth_agent.inventory.block import Disk, list_disks
+from teeth_agent.inventory.controllers import unaccounted
+from teeth_agent.reporter import Reporter
+from teeth_agent.tasks.context import TaskContext
+from teeth_agent.tools import hdparm, nvme, udevadm
+
+METHOD = "decom.disk_erase"
+
+# SCSI buses are scanned in the background, and large drives spin up slowly.
+_SETTLE_SECONDS = 30
+_DISKS_SECONDS = 15
+
+
+def run(params: Mapping[str, Any], context: TaskContext, reporter: Reporter) -> dict[str, Any]:
+    """Erase, or with ``plan: true`` only say what would be done.
+
+    Raises ParamsError; AgentError(no_disk | plan_changed) before anything was touched; and when a unit that
+    is not excluded misses the required grade AgentError(erase_incomplete), or Cancelled, with the whole
+    result in ``detail``.
+    """
+    policy = read_policy(params)
+    _wait_for_disks(policy)
+    plan = make_plan(policy, context.sysfs_root, reporter)
+    if policy.plan_only:
+        return {"plan": plan.to_json()}
+    _check(plan)
+    with open_kernel_log() as log:
+        for unit in plan.units:
+            if unit.action is Action.ERASE:
+                _forget_zero(context, unit.unit.media)
+        records = execute(plan, _world(context.sysfs_root), log, reporter)
+    for record in records:
+        _remember_zero(context, record)
+    return conclude(records, plan)
+
+
+def make_plan(policy: Policy, root: Path, reporter: Reporter) -> ErasePlan:
+    """Look at the machine and plan; reads only."""
+    media = look(root)
+    return plan_erase(media, policy, _probe(media, reporter), unaccounted(root))
+
+
+def look(root: Path) -> tuple[Medium, ...]:
+    """The machine's block devices as erasing sees them."""
+    return tuple(to_medium(disk) for disk in list_disks(root))
+
+
+def conclude(records: Sequence[UnitRecord], plan: ErasePlan) -> dict[str, Any]:
+    """The task's result; if it is not a success, AgentError(erase_incomplete) or Cancelled carries it."""
+    required = plan.policy.required
+    missed = [record for record in records if not record.satisfies(required)]
+    result = {
+        "units": [record.to_json() for record in records],
+        "out_of_scope": [{"name": name, "reason": reason} for name, reason in plan.out_of_scope],
+        "required_grade": required.value,
+        "plan_digest": plan.digest,
+        "complete": not missed,
+    }
+    if not missed:
+        return result
+    told = "; ".join(
+        f"{record.name}: {record.outcome.value} ({record.code}: {record.reason[:160]})"
+        for record in missed[:4]
+    )
+    if any(record.code == "cancelled" for record in missed):
+        raise Cancelled(f"erase stopped before its end: {told}", detail=result)
+    raise AgentError(
+        f"{len(missed)} of {len(records)} units are not proven to be erased to {required.value}: {told}",
+        code="erase_incomplete",
+        detail=result,
+    )
+
+
+def to_medium(disk: Disk) -> Medium:
+    """The inventory's disk in erasing's words."""
+    return Medium(
+        name=disk.name,
+        devnode=disk.devnode,
+        sysfs_path=disk.sysfs_path,
+        serial=disk.serial,
+        wwn=disk.wwn,
+        vendor=disk.vendor,
+        model=disk.model,
+        firmware=disk.firmware,
+        transport=disk.transport,
+        size=disk.size,
+        logical_block=disk.logical_block,
+        removable=disk.removable,
+        read_only=disk.read_only,
+        diskseq=disk.diskseq,
+        controller=disk.controller,
+        namespace=disk.namespace,
+        in_use=disk.in_use,
+        partitions=tuple(partition.name for partition in disk.partitions),
+        out_of_scope=disk.out_of_scope,
+        virtual_media=disk.virtual_media,
+    )
+
+
+def _wait_for_disks(policy: Policy) -> None:
+    """Give buses that are still being scanned their time: a disk that comes late must not go unseen."""
+    udevadm.settle(_SETTLE_SECONDS)
+    if not policy.expect_none:
+        udev.wait_for_disks(lambda records: _all_there(records, policy), _DISKS_SECONDS)
+
+
+def _all_there(records: Sequence[udev.UdevDevice], policy: Policy) -> bool:
+    disks = [disk for disk in list_disks(records=records) if disk.out_of_scope is None]
+    known = {name for disk in disks for name in (disk.serial, disk.wwn)}
+    return bool(disks) and (policy.expected or frozenset()) | policy.allow <= known
+
+
+def _check(plan: ErasePlan) -> None:
+    policy = plan.policy
+    if policy.plan_digest is not None and policy.plan_digest != plan.digest:
+        raise AgentError(
+            "the machine is not as it was when the plan was made",
+            code="plan_changed",
+            detail={"plan": plan.to_json()},
+        )
+    if not plan.units and not policy.expect_none:
+        raise AgentError(
+            "this machine shows no disk to erase", code="no_disk", detail={"plan": plan.to_json()}
+        )
+
+
+def _probe(media: Sequence[Medium], reporter: Reporter) -> Probes:
+    """Ask the drives what they can do; one that does not answer is only overwritten."""
+    controllers: dict[str, nvme.Controller] = {}
+    identities: dict[str, hdparm.Identity] = {}
+    for medium in media:
+        try:
+            if medium.transport == "nvme" and medium.controller and medium.controller not in controllers:
+                controllers[medium.controller] = nvme.identify(medium.controller)
+            elif medium.transport == "sata":
+                identities[medium.name] = hdparm.identify(medium.devnode)
+        except AgentError as error:
+            reporter.log("warning", "probe_failed", unit=medium.name, reason=str(error))
+    return Probes(nvme=controllers, ata=identities)
+
+
+def _world(root: Path) -> World:
+    return World(
+        tools=Tools(open=blockio.open_device),
+        look=lambda: look(root),
+        settle=lambda: udevadm.settle(10),
+    )
+
+
+def _forget_zero(context: TaskContext, media: Sequence[Medium]) -> None:
+    for medium in media:
+        if medium.identity:
+            context.state.clear_zero(medium.identity)
+
+
+def _remember_zero(context: TaskContext, record: UnitRecord) -> None:
+    if not record.known_zero or record.unit is None:
+        return
+    for medium in record.unit.media:
+        if medium.identity:
+            context.state.mark_zero(medium.identity)
