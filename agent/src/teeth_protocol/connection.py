@@ -1,7 +1,8 @@
 """One connection's life, without I/O and without a clock: bytes and ``now`` in, bytes and events out.
 
 The caller feeds ``receive_data``, calls ``tick`` no later than ``next_deadline``, sends what
-``data_to_send`` gives, and closes its socket when ``state`` is CLOSED and everything was sent.
+``data_to_send`` gives, and closes its socket when ``state`` is CLOSED and everything was sent. Nothing that
+the peer sends makes a method raise; LocalProtocolError is always the caller's own doing.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from teeth_protocol import methods
-from teeth_protocol.errors import LocalProtocolError, Problem, RemoteProtocolError
+from teeth_protocol.errors import LocalProtocolError, Problem, RemoteProtocolError, UnsendableError
 from teeth_protocol.framing import LineBuffer
 from teeth_protocol.limits import Limits
 from teeth_protocol.messages import Command, Failure, Fatal, Message, Success, parse
@@ -82,6 +83,9 @@ class Closed:
     reason: str
     fatal: bool
 
+
+# Fits into the shortest line with its envelope, even if every letter is escaped to six bytes.
+_MAX_LAST_WORDS = 600
 
 Event = CommandReceived | Answered | Ready | Closed
 Tap = Callable[[bool, Mapping[str, Any]], None]
@@ -158,15 +162,16 @@ class Connection:
         events: list[Event] = []
         try:
             while not self._over():
-                line = self._lines.next_line(self._line_limit())
+                line = self._lines.next_line(self._line_limit(self._other_role()))
                 if line is None:
                     break
+                self._line_started = None
                 events += self._receive_line(line, now)
         except (RemoteProtocolError, JsonError) as error:
             events += self.send_fatal(str(error))
         if len(self._lines) == 0:
             self._line_started = None
-        elif self._line_started is None or events:
+        elif self._line_started is None:
             self._line_started = now
         return events
 
@@ -190,7 +195,7 @@ class Connection:
                 events.append(Answered(id=identity, method=pending.method, problem=problem))
         if now >= self._next_ping:
             self._next_ping = now + self._ping_delay()
-            if self.state is State.READY:
+            if self.state in (State.READY, State.DRAINING):
                 self._send_command(methods.PING, {}, now + self._silence())
         return events
 
@@ -199,7 +204,10 @@ class Connection:
     def send_command(
         self, method: str, params: dict[str, Any], now: float, *, timeout: float | None = None
     ) -> str:
-        """Ask the peer; returns the id that its Answered event will carry. Raises LocalProtocolError."""
+        """Ask the peer; returns the id that its Answered event will carry.
+
+        Raises LocalProtocolError, of it UnsendableError when the message breaks a bound of the wire.
+        """
         allowed = self.state is State.READY or (
             self.state is State.HANDSHAKE and method in methods.UNAUTHENTICATED
         )
@@ -207,39 +215,54 @@ class Connection:
             raise LocalProtocolError(f"{method} cannot be sent in state {self.state.value}")
         if len(self._pending) >= self._limits.pending:
             raise LocalProtocolError("too many commands wait for an answer")
-        return self._send_command(method, params, now + (timeout or self._limits.command_timeout))
+        wait = self._limits.command_timeout if timeout is None else timeout
+        return self._send_command(method, params, now + wait)
 
     def send_result(self, identity: str, result: dict[str, Any]) -> list[Event]:
-        """Answer a command. Answering the handshake makes the connection ready."""
-        method = self._settle(identity)
+        """Answer a command. Answering the handshake makes the connection ready.
+
+        Raises UnsendableError when the result breaks a bound of the wire; an answer is then still owed.
+        """
+        method = self._owed_method(identity)
         if method is None:
             return []
         self._send(Success(id=identity, result=result))
+        del self._owed[identity]
         if self.role is Role.ENDPOINT and method == methods.HANDSHAKE and self.state is State.HANDSHAKE:
             self._move(Trigger.HANDSHAKE_DONE)
             return [Ready()]
         return []
 
     def send_problem(self, identity: str, problem: Problem) -> list[Event]:
-        """Answer a command with an error. Refusing the handshake is fatal."""
-        method = self._settle(identity)
+        """Answer a command with an error. Refusing the handshake is fatal. Raises as ``send_result``."""
+        method = self._owed_method(identity)
         if method is None:
             return []
         if self.role is Role.ENDPOINT and method == methods.HANDSHAKE and self.state is State.HANDSHAKE:
             return self.send_fatal(problem.msg)
         self._send(Failure(id=identity, problem=problem))
+        del self._owed[identity]
         return []
 
     def send_fatal(self, message: str) -> list[Event]:
         """Say why, then close."""
         if self.state is State.CLOSED:
             return []
+        # Cut and cleaned rather than refused: these are our last words.
+        message = message[:_MAX_LAST_WORDS].encode("utf-8", "replace").decode()
         self._send(Fatal(message=message))
         return self._end(message, fatal=True)
 
-    def drain(self) -> None:
-        """Take no new commands; the caller closes once ``owes`` is 0."""
+    def close(self, reason: str) -> list[Event]:
+        """End the connection without telling the peer why."""
+        return self._end(reason, fatal=False)
+
+    def drain(self) -> list[Event]:
+        """Take no new commands; the caller closes once ``owes`` is 0. Before the handshake: the end."""
+        if self.state is State.HANDSHAKE:
+            return self._end("closed before the handshake", fatal=False)
         self._move(Trigger.DRAIN)
+        return []
 
     @property
     def owes(self) -> int:
@@ -268,7 +291,10 @@ class Connection:
         if self.state is State.HANDSHAKE and command.method not in methods.UNAUTHENTICATED:
             raise RemoteProtocolError(f"{command.method} before the handshake")
         if command.method == methods.PING:
-            self._send(Success(id=command.id, result=command.params))
+            self._echo(command)
+            return []
+        if command.method == methods.HANDSHAKE and not self._may_shake_hands():
+            self._refuse(command.id, "bad_state", "the handshake is done or under way")
             return []
         if self.state is State.DRAINING:
             self._refuse(command.id, "draining", "this side is closing")
@@ -291,7 +317,8 @@ class Connection:
                 return self._end(message.problem.msg, fatal=True)
             return [Answered(id=message.id, method=pending.method, problem=message.problem)]
         events: list[Event] = []
-        if self.role is Role.AGENT and pending.method == methods.HANDSHAKE:
+        shaking = self.role is Role.AGENT and self.state is State.HANDSHAKE
+        if shaking and pending.method == methods.HANDSHAKE:
             self._move(Trigger.HANDSHAKE_DONE)
             self._next_ping = now + self._ping_delay()
             events.append(Ready())
@@ -305,23 +332,35 @@ class Connection:
         self._pending[identity] = _Pending(method, deadline)
         return identity
 
+    def _echo(self, ping: Command) -> None:
+        try:
+            self._send(Success(id=ping.id, result=ping.params))
+        except UnsendableError:  # the peer may send longer lines than we may
+            self._refuse(ping.id, "too_large", "the echo would be longer than a line may be")
+
+    def _may_shake_hands(self) -> bool:
+        return self.state is State.HANDSHAKE and methods.HANDSHAKE not in self._owed.values()
+
     def _refuse(self, identity: str, code: str, msg: str) -> None:
         self._send(Failure(id=identity, problem=Problem(code=code, msg=msg)))
 
-    def _settle(self, identity: str) -> str | None:
+    def _owed_method(self, identity: str) -> str | None:
         if self.state is State.CLOSED:
             return None
-        method = self._owed.pop(identity, None)
+        method = self._owed.get(identity)
         if method is None:
             raise LocalProtocolError(f"nothing is owed for id {identity}")
         return method
 
     def _send(self, message: Message) -> None:
         value = message.to_json()
-        line = dumps(value)
-        limit = self._limits.line_from_agent if self.role is Role.AGENT else self._limits.line_from_endpoint
+        try:
+            line = dumps(value, max_depth=self._limits.depth, max_values=self._limits.values)
+        except JsonError as error:
+            raise UnsendableError(str(error)) from None
+        limit = self._line_limit(self.role)
         if len(line) > limit:
-            raise LocalProtocolError(f"a message of {len(line)} bytes is over the limit of {limit}")
+            raise UnsendableError(f"a message of {len(line)} bytes is over the limit of {limit}")
         if self._tap is not None:
             self._tap(True, value)
         self._out += line + b"\n"
@@ -346,12 +385,13 @@ class Connection:
         except KeyError:
             raise LocalProtocolError(f"{trigger.value} in state {self.state.value}") from None
 
-    def _line_limit(self) -> int:
+    def _other_role(self) -> Role:
+        return Role.ENDPOINT if self.role is Role.AGENT else Role.AGENT
+
+    def _line_limit(self, sender: Role) -> int:
         if self.state is State.HANDSHAKE:
             return self._limits.line_unauthenticated
-        if self.role is Role.ENDPOINT:
-            return self._limits.line_from_agent
-        return self._limits.line_from_endpoint
+        return self._limits.line_from_agent if sender is Role.AGENT else self._limits.line_from_endpoint
 
     def _ping_delay(self) -> float:
         spread = self._limits.ping_jitter * (2 * self._jitter() - 1)

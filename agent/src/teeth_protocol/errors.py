@@ -17,6 +17,10 @@ class LocalProtocolError(ProtocolError):
     """Our own side asked for something that the connection's state does not allow: a bug here."""
 
 
+class UnsendableError(LocalProtocolError):
+    """A message that the peer would have to refuse: too long, too deep, or not JSON. Nothing was sent."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Problem:
     """The ``error`` member of an error response: a stable code for programs, a message for people."""

@@ -10,6 +10,7 @@ class LineBuffer:
 
     def __init__(self) -> None:
         self._buffer = bytearray()
+        self._searched = 0  # bytes known to hold no newline: a line fed byte by byte must not cost its square
 
     def __len__(self) -> int:
         return len(self._buffer)
@@ -23,13 +24,15 @@ class LineBuffer:
         Raises RemoteProtocolError when a line, whole or not, is longer than ``limit`` bytes.
         """
         while True:
-            end = self._buffer.find(b"\n")
+            end = self._buffer.find(b"\n", self._searched)
             length = len(self._buffer) if end < 0 else end
             if length > limit:
                 raise RemoteProtocolError(f"a line is longer than {limit} bytes")
             if end < 0:
+                self._searched = length
                 return None
             line = bytes(self._buffer[:end]).rstrip(b"\r")
             del self._buffer[: end + 1]
+            self._searched = 0
             if line.strip():
                 return line

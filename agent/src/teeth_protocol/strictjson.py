@@ -2,24 +2,33 @@
 
 The standard library's reader is lenient where that hurts: it takes NaN, 1e400 as infinity, the last of two
 equal keys, lone surrogates, and recurses as deep as the text says. This one refuses all of them, and looks
-at depth and number of values before anything is built. Usable alone.
+at depth and number of values before anything is built. Its writer refuses what the reader would not take.
+Usable alone.
 """
 
 from __future__ import annotations
 
 import json
 import math
+import re
 from typing import Any
 
 _MAX_INTEGER = 2**53  # beyond it, a reader that keeps numbers as doubles would change the value
 _MAX_NUMBER_TEXT = 64  # no number within the bounds needs more; int() of a million digits is quadratic
+_MAX_DEPTH = 16
+_MAX_VALUES = 10_000
+# What shapes a document, strings as a whole so that brackets inside them do not count. Possessive: a string
+# never gives back what it took, so a megabyte of backslashes costs no memory. An unended string is left to
+# the parser to refuse.
+_SHAPE = re.compile(rb'[\[\]{},]|"[^"\\]*+(?:\\.[^"\\]*+)*+"?', re.DOTALL)
+_SURROGATE = re.compile("[\ud800-\udfff]")
 
 
 class JsonError(ValueError):
-    """The text is not JSON as we accept it; the message says why, without quoting the text."""
+    """The text or value is not JSON as we accept it; the message says why, without quoting it."""
 
 
-def loads(line: bytes, *, max_depth: int = 16, max_values: int = 10_000) -> dict[str, Any]:
+def loads(line: bytes, *, max_depth: int = _MAX_DEPTH, max_values: int = _MAX_VALUES) -> dict[str, Any]:
     """One JSON object from one line. Raises JsonError."""
     _check_shape(line, max_depth, max_values)
     try:
@@ -36,40 +45,69 @@ def loads(line: bytes, *, max_depth: int = 16, max_values: int = 10_000) -> dict
         raise JsonError(f"invalid JSON: {error.args[0] if error.args else 'unreadable'}") from None
     if not isinstance(value, dict):
         raise JsonError("not a JSON object")
-    if "\\u" in text or "\\U" in text:  # only an escape can smuggle a surrogate through valid UTF-8
-        _check_surrogates(value)
+    if "\\u" in text:  # only an escape can smuggle a surrogate through valid UTF-8
+        check(value, max_depth=max_depth, max_values=max_values)
     return value
 
 
-def dumps(value: dict[str, Any]) -> bytes:
-    """One line, without its newline. Raises ValueError for NaN, infinities and lone surrogates."""
+def dumps(value: dict[str, Any], *, max_depth: int = _MAX_DEPTH, max_values: int = _MAX_VALUES) -> bytes:
+    """One line, without its newline. Raises JsonError for whatever ``loads`` would not take."""
+    check(value, max_depth=max_depth, max_values=max_values)
     return json.dumps(value, separators=(",", ":"), allow_nan=False, ensure_ascii=False).encode("utf-8")
+
+
+def check(root: Any, *, max_depth: int = _MAX_DEPTH, max_values: int = _MAX_VALUES) -> None:
+    """Raises JsonError unless ``root`` is a JSON value within the bounds."""
+    stack = [(root, 1)]
+    count = 1
+    while stack:
+        value, depth = stack.pop()
+        if not isinstance(value, dict | list | tuple):
+            _check_scalar(value)
+            continue
+        if depth > max_depth:
+            raise JsonError(f"nested deeper than {max_depth}")
+        count += max(1, len(value))  # as _check_shape counts
+        if count > max_values:
+            raise JsonError(f"more than {max_values} values")
+        if isinstance(value, dict):
+            for key in value:
+                if not isinstance(key, str):
+                    raise JsonError("a key that is not a string")
+                _check_scalar(key)
+            stack += [(item, depth + 1) for item in value.values()]
+        else:
+            stack += [(item, depth + 1) for item in value]
+
+
+def _check_scalar(value: Any) -> None:
+    if isinstance(value, str):
+        if _SURROGATE.search(value):
+            raise JsonError("a lone surrogate in a string")
+    elif isinstance(value, int):  # bool is one too
+        if abs(value) > _MAX_INTEGER:
+            raise JsonError("an integer beyond 2^53")
+    elif isinstance(value, float):
+        if not math.isfinite(value):
+            raise JsonError("a number that is not finite")
+    elif value is not None:
+        raise JsonError(f"a {type(value).__name__} is not JSON")
 
 
 def _check_shape(line: bytes, max_depth: int, max_values: int) -> None:
     """Depth and number of values by one pass over the bytes, without building anything."""
     depth = 0
     values = 1
-    in_string = False
-    escaped = False
-    for byte in line:
-        if in_string:
-            if escaped:
-                escaped = False
-            elif byte == 0x5C:
-                escaped = True
-            elif byte == 0x22:
-                in_string = False
-        elif byte == 0x22:
-            in_string = True
-        elif byte in (0x7B, 0x5B):
+    for match in _SHAPE.finditer(line):
+        token = line[match.start()]
+        if token in b"{[":
             depth += 1
             values += 1
             if depth > max_depth:
                 raise JsonError(f"nested deeper than {max_depth}")
-        elif byte in (0x7D, 0x5D):
+        elif token in b"}]":
             depth -= 1
-        elif byte == 0x2C:
+        elif token == 0x2C:
             values += 1
         if values > max_values:
             raise JsonError(f"more than {max_values} values")
@@ -94,19 +132,5 @@ def _integer(text: str) -> int:
 
 def _real(text: str) -> float:
     if len(text) > _MAX_NUMBER_TEXT or not math.isfinite(value := float(text)):
-        raise JsonError("a number too large for a double")
+        raise JsonError("a number too large or too long for a double")
     return value
-
-
-def _check_surrogates(root: Any) -> None:
-    stack = [root]
-    while stack:
-        value = stack.pop()
-        if isinstance(value, str):
-            if any(0xD800 <= ord(letter) <= 0xDFFF for letter in value):
-                raise JsonError("a lone surrogate in a string")
-        elif isinstance(value, dict):
-            stack.extend(value.keys())
-            stack.extend(value.values())
-        elif isinstance(value, list):
-            stack.extend(value)

@@ -19,17 +19,22 @@ from teeth_protocol.connection import (
     State,
     Tap,
 )
-from teeth_protocol.errors import LocalProtocolError, Problem, ProblemError
+from teeth_protocol.errors import LocalProtocolError, Problem, ProblemError, UnsendableError
 from teeth_protocol.limits import Limits
 
 _log = logging.getLogger(__name__)
 _READ = 64 << 10
+_CLOSE_TIMEOUT = 5.0  # for the last words to leave; a peer that does not read them is cut off
 
 Handler = Callable[[str, Mapping[str, Any]], Awaitable[dict[str, Any]]]
 
 
 class RemoteError(Exception):
-    """The peer answered a command with an error, or never answered; ``problem.code`` says which."""
+    """The peer answered a command with an error, or never answered; ``problem.code`` says which.
+
+    The codes of our own side: ``connection_lost``, ``timeout``, ``busy`` (too many wait already) and
+    ``unsendable`` (the message breaks a bound of the wire; it will not do better on another connection).
+    """
 
     def __init__(self, problem: Problem) -> None:
         super().__init__(problem.msg)
@@ -40,7 +45,7 @@ class Peer:
     """The other side of one connection.
 
     ``handler`` answers the peer's commands, one at a time and in their order; pings are answered even
-    while it is busy. It raises ProblemError for an error response.
+    while it is busy. It raises ProblemError for an error response. It is cancelled when the connection ends.
     """
 
     def __init__(
@@ -52,12 +57,14 @@ class Peer:
         *,
         limits: Limits | None = None,
         tap: Tap | None = None,
+        close_timeout: float = _CLOSE_TIMEOUT,
     ) -> None:
         self._loop = asyncio.get_running_loop()
         self._reader = reader
         self._writer = writer
         self._handler = handler
         self._limits = limits or Limits()
+        self._close_timeout = close_timeout
         self.connection = Connection(
             role, self._loop.time(), limits=self._limits, jitter=random.random, tap=tap
         )
@@ -77,11 +84,15 @@ class Peer:
                 if job.done() and not job.cancelled() and (error := job.exception()) is not None:
                     raise error
         finally:
+            # Closed before anything is cancelled: a job that misses its cancellation ends all the same.
+            self._take(self.connection.close("this side ended it"))
             for job in jobs:
                 job.cancel()
-            await asyncio.gather(*jobs, return_exceptions=True)
-            self._take(self.connection.receive_data(b"", self._loop.time()))
-            await self._close_stream()
+            try:
+                await asyncio.gather(*jobs, return_exceptions=True)
+                await self._close_stream()
+            finally:
+                self._writer.transport.abort()  # nothing to do after an orderly end
         assert self.closed is not None
         return self.closed
 
@@ -95,15 +106,21 @@ class Peer:
         """Ask the peer and wait for its answer, at most ``timeout`` seconds. Raises RemoteError."""
         try:
             identity = self.connection.send_command(method, params, self._loop.time(), timeout=timeout)
+        except UnsendableError as error:
+            raise RemoteError(Problem(code="unsendable", msg=f"{method}: {error}")) from None
         except LocalProtocolError as error:
-            raise RemoteError(Problem(code="connection_lost", msg=str(error))) from None
+            code = "busy" if self.connection.state is State.READY else "connection_lost"
+            raise RemoteError(Problem(code=code, msg=str(error))) from None
         future: asyncio.Future[dict[str, Any]] = self._loop.create_future()
         self._waiting[identity] = future
+        self._take([])  # the answer has a deadline, which may be the next one
         self._flush()
         try:
             return await future
         finally:
             self._waiting.pop(identity, None)
+            if future.done() and not future.cancelled():
+                future.exception()  # seen, also when the caller was cancelled in the same moment
 
     def fatal(self, message: str) -> None:
         """End the connection and tell the peer why."""
@@ -112,7 +129,7 @@ class Peer:
 
     def hang_up(self) -> None:
         """End the connection without a word (its last answers are still sent)."""
-        self._take(self.connection.receive_data(b"", self._loop.time()))
+        self._take(self.connection.close("this side hung up"))
         self._flush()
 
     async def _read(self) -> None:
@@ -127,25 +144,37 @@ class Peer:
     async def _keep_time(self) -> None:
         while (deadline := self.connection.next_deadline()) is not None:
             self._changed.clear()
-            with contextlib.suppress(asyncio.TimeoutError):
-                await asyncio.wait_for(self._changed.wait(), max(0.0, deadline - self._loop.time()))
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout_at(deadline):
+                    await self._changed.wait()
             self._take(self.connection.tick(self._loop.time()))
             self._flush()
 
     async def _answer_commands(self) -> None:
-        while True:
+        while self.connection.state is not State.CLOSED:
             command = await self._commands.get()
             try:
                 result = await self._handler(command.method, command.params)
+                self._take(self.connection.send_result(command.id, result))
             except ProblemError as error:
-                self._take(self.connection.send_problem(command.id, error.problem))
+                self._refuse(command, error.problem)
+            except UnsendableError as error:
+                _log.error("the answer to %s cannot be sent: %s", command.method, error)
+                self._refuse(command, Problem(code="unsendable", msg=f"the answer cannot be sent: {error}"))
             except Exception:
                 _log.exception("handler of %s failed", command.method)
-                problem = Problem(code="internal", msg=f"{command.method} failed inside this side")
-                self._take(self.connection.send_problem(command.id, problem))
-            else:
-                self._take(self.connection.send_result(command.id, result))
+                self._refuse(
+                    command, Problem(code="internal", msg=f"{command.method} failed inside this side")
+                )
             self._flush()
+
+    def _refuse(self, command: CommandReceived, problem: Problem) -> None:
+        try:
+            self._take(self.connection.send_problem(command.id, problem))
+        except UnsendableError as error:
+            _log.error("the refusal of %s cannot be sent whole: %s", command.method, error)
+            short = Problem(code="unspecified", msg="refused, and the reason cannot be sent")
+            self._take(self.connection.send_problem(command.id, short))
 
     def _take(self, events: list[Event]) -> None:
         for event in events:
@@ -172,11 +201,12 @@ class Peer:
             return
         self._writer.write(data)
         if self._writer.transport.get_write_buffer_size() > self._limits.write_backlog:
-            self._take(self.connection.receive_data(b"", self._loop.time()))
+            self._take(self.connection.close("the peer does not read what it is sent"))
             self._writer.transport.abort()
 
     async def _close_stream(self) -> None:
         self._flush()
-        with contextlib.suppress(OSError, asyncio.TimeoutError):
-            self._writer.close()
-            await asyncio.wait_for(self._writer.wait_closed(), self._limits.line_timeout)
+        self._writer.close()
+        with contextlib.suppress(OSError, TimeoutError):
+            async with asyncio.timeout(self._close_timeout):
+                await self._writer.wait_closed()
