@@ -105,3 +105,16 @@ def _check_elements(path: Path, names: list[str], folders: tuple[Path, ...]) -> 
     for index, name in enumerate(names):
         if not any((folder / name).is_dir() for folder in folders):
             raise UsageError(f"{path}: [0].elements[{index}]: there is no element {name!r}")
+
+
+def element_closure(recipe: Recipe, elements: Path) -> tuple[str, ...]:
+    """The project's own elements that ``recipe`` uses, directly or through element-deps; sorted."""
+    found: set[str] = set()
+    pending = list(recipe.elements)
+    while pending:
+        name = pending.pop()
+        if name not in found and (elements / name).is_dir():
+            found.add(name)
+            deps = elements / name / "element-deps"
+            pending += deps.read_text().split() if deps.is_file() else []
+    return tuple(sorted(found))
