@@ -160,7 +160,7 @@ class Endpoint:
         )
 
     async def release(self, task_id: str) -> None:
-        """Let a task that was asked with ``hold`` leave for its new system."""
+        """Lift the hold of a task that was asked with ``hold``: see Hub.run_task."""
         await self._hub.release(task_id)
 
     async def task(self, task_id: str) -> Task:

@@ -65,7 +65,6 @@ class Hub:
         *,
         limits: Limits | None = None,
         clock: Callable[[], float] = time.time,
-        hold_poll: float = 5.0,
     ) -> None:
         self.db = db
         self.clock = clock
@@ -74,7 +73,6 @@ class Hub:
         self.nodes = NodeStore(db.engine, clock=clock)
         self.tasks = TaskStore(db.engine, clock=clock)
         self.feed = Feed()
-        self.hold_poll = hold_poll  # seconds after which an agent that was told to wait asks again
         self._burn = burn
         self._sessions: dict[str, Seat] = {}
         self._kept: set[asyncio.Future[Any]] = set()
@@ -97,7 +95,8 @@ class Hub:
 
         The task is on disk before this returns and is sent now or when the node connects. The same
         ``task_id`` with the same params asks nothing twice. ``sent`` are the params as the agent gets them,
-        where they differ from ``params``. ``hold`` keeps a two-step task at its "prepared" until ``release``.
+        where they differ from ``params``. ``hold``: a two-step task that reaches "prepared" before ``release``
+        is told not to go; the agent then ends it with an error and the machine stays where it is.
         Raises TeethError for what can never be sent.
         """
         identity = task_id or f"t-{secrets.token_hex(8)}"
@@ -165,7 +164,7 @@ class Hub:
         return sorted(self._sessions)
 
     async def release(self, task_id: str) -> None:
-        """Let a held task go on; it asks again within ``hold_poll`` seconds."""
+        """Lift a task's hold: when it is prepared it may go."""
         task, moved = await self.db.call(self.tasks.change, task_id, taskstate.released)
         if moved:
             self._publish(task)

@@ -122,7 +122,7 @@ class Session:
             progress = status.state is TaskState.RUNNING and not status.phase
             hub.feed.publish(TaskChanged(task=task, fields=status.fields, progress=progress))
         if status.state is TaskState.RUNNING and status.phase == "prepared":
-            return {"go": False, "retry_after": hub.hold_poll} if task.held else {"go": True}
+            return {"go": not task.held}
         return {"verdict": verdict.value}
 
     async def _take_log(self, params: Mapping[str, Any]) -> dict[str, Any]:

@@ -150,6 +150,8 @@ def report(task: Task, status: Status, now: float) -> tuple[Task, Verdict]:
         phase=status.phase or task.phase,
         code=status.code,
         msg=status.msg,
+        # What is said at a checkpoint is kept: after "leaving" there may be nobody left to say it again.
+        result={**(task.result or {}), **status.fields} if status.phase else task.result,
     )
     if status.state.over:
         changed = dataclasses.replace(changed, result=status.result, final_digest=status.digest)
