@@ -16,6 +16,7 @@ from teeth_agent.errors import DeviceError
 
 # <linux/fs.h>. These numbers are the same on every architecture Debian boots on with 64 bits, but for
 # BLKGETSIZE64, whose direction bits differ on powerpc and sparc, which we do not build for.
+_BLKROGET = 0x125E
 _BLKRRPART = 0x125F
 _BLKSSZGET = 0x1268
 _BLKGETSIZE64 = 0x80081272
@@ -152,6 +153,9 @@ def open_device(path: str, *, write: bool) -> Iterator[BlockDevice]:
     descriptor, regular = _open(path, write=write)
     try:
         size, logical_block = _geometry(descriptor, regular=regular)
+        if write and not regular and _integer(descriptor, _BLKROGET):
+            # The kernel lets a read-only device be opened for writing; only the write itself fails.
+            raise DeviceError(f"{path} is write protected", code="read_only")
         yield BlockDevice(
             path=path, descriptor=descriptor, size=size, logical_block=logical_block, regular=regular
         )
@@ -183,8 +187,12 @@ def _geometry(descriptor: int, *, regular: bool) -> tuple[int, int]:
     if regular:
         return os.fstat(descriptor).st_size, _FILE_BLOCK
     size = struct.unpack("Q", fcntl.ioctl(descriptor, _BLKGETSIZE64, bytes(8)))[0]
-    logical_block = struct.unpack("i", fcntl.ioctl(descriptor, _BLKSSZGET, bytes(4)))[0]
-    return size, logical_block
+    return size, _integer(descriptor, _BLKSSZGET)
+
+
+def _integer(descriptor: int, request: int) -> int:
+    value: int = struct.unpack("i", fcntl.ioctl(descriptor, request, bytes(4)))[0]
+    return value
 
 
 def _failed(what: str, path: str, offset: int, error: OSError) -> DeviceError:

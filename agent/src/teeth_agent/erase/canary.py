@@ -43,7 +43,7 @@ def choose_places(size: int, block: int, chooser: random.Random, count: int = CO
 
     None overlap. The last one ends where the device ends, so it need not be a multiple of ``block``.
     """
-    if size <= block:
+    if size < 2 * block:
         return (0,)
     last = size - block
     between = range(1, last // block)  # whole blocks that end before the last one begins
@@ -58,7 +58,7 @@ def plant(device: Device, chooser: random.Random | None = None) -> Canaries:
     read_failed or write_failed.
     """
     block = max(BLOCK, device.logical_block)
-    if device.size < block:
+    if device.size < 2 * block:
         block = device.logical_block
     places = choose_places(device.size, block, chooser or random.SystemRandom())
     contents = tuple(os.urandom(block) for _ in places)

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from teeth_agent import blockio, udev
 from teeth_agent.erase.execute import World, execute
-from teeth_agent.erase.kernellog import open_kernel_log
+from teeth_agent.erase.kernellog import KernelLog, open_kernel_log
 from teeth_agent.erase.methods import Tools
 from teeth_agent.erase.model import Medium
 from teeth_agent.erase.plan import Action, ErasePlan, Probes, plan_erase
@@ -18,7 +20,7 @@ from teeth_agent.errors import AgentError, Cancelled
 from teeth_agent.inventory.block import Disk, list_disks
 from teeth_agent.inventory.controllers import unaccounted
 from teeth_agent.reporter import Reporter
-from teeth_agent.tasks.context import TaskContext
+from teeth_agent.tasks.context import SharedState, TaskContext
 from teeth_agent.tools import hdparm, nvme, udevadm
 
 METHOD = "decom.disk_erase"
@@ -28,6 +30,18 @@ _SETTLE_SECONDS = 30
 _DISKS_SECONDS = 15
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Machine:
+    """The machine to be erased. ``look`` lists its media as they are now; ``wait`` for those to come."""
+
+    look: Callable[[], tuple[Medium, ...]]
+    wait: Callable[[Policy], object]
+    probe: Callable[[Sequence[Medium], Reporter], Probes]
+    unaccounted: Callable[[], tuple[str, ...]]
+    world: World
+    kernel_log: Callable[[], AbstractContextManager[KernelLog]]
+
+
 def run(params: Mapping[str, Any], context: TaskContext, reporter: Reporter) -> dict[str, Any]:
     """Erase, or with ``plan: true`` only say what would be done.
 
@@ -35,31 +49,43 @@ def run(params: Mapping[str, Any], context: TaskContext, reporter: Reporter) -> 
     is not excluded misses the required grade AgentError(erase_incomplete), or Cancelled, with the whole
     result in ``detail``.
     """
-    policy = read_policy(params)
-    _wait_for_disks(policy)
-    plan = make_plan(policy, context.sysfs_root, reporter)
+    return erase(read_policy(params), this_machine(context.sysfs_root), context.state, reporter)
+
+
+def erase(policy: Policy, machine: Machine, state: SharedState, reporter: Reporter) -> dict[str, Any]:
+    """``run`` on a given machine."""
+    machine.wait(policy)
+    media = machine.look()
+    plan = plan_erase(media, policy, machine.probe(media, reporter), machine.unaccounted())
     if policy.plan_only:
         return {"plan": plan.to_json()}
     _check(plan)
-    with open_kernel_log() as log:
+    with machine.kernel_log() as log:
         for unit in plan.units:
             if unit.action is Action.ERASE:
-                _forget_zero(context, unit.unit.media)
-        records = execute(plan, _world(context.sysfs_root), log, reporter)
+                _forget_zero(state, unit.unit.media)
+        records = execute(plan, machine.world, log, reporter)
     for record in records:
-        _remember_zero(context, record)
+        _remember_zero(state, record)
     return conclude(records, plan)
 
 
-def make_plan(policy: Policy, root: Path, reporter: Reporter) -> ErasePlan:
-    """Look at the machine and plan; reads only."""
-    media = look(root)
-    return plan_erase(media, policy, _probe(media, reporter), unaccounted(root))
+def this_machine(root: Path) -> Machine:
+    """The machine that this runs on, its /sys and /proc below ``root``."""
 
+    def look() -> tuple[Medium, ...]:
+        return tuple(to_medium(disk) for disk in list_disks(root))
 
-def look(root: Path) -> tuple[Medium, ...]:
-    """The machine's block devices as erasing sees them."""
-    return tuple(to_medium(disk) for disk in list_disks(root))
+    return Machine(
+        look=look,
+        wait=lambda policy: _wait_for_disks(policy, root),
+        probe=_probe,
+        unaccounted=lambda: unaccounted(root),
+        world=World(
+            tools=Tools(open=blockio.open_device), look=look, settle=lambda: udevadm.settle(_SETTLE_SECONDS)
+        ),
+        kernel_log=open_kernel_log,
+    )
 
 
 def conclude(records: Sequence[UnitRecord], plan: ErasePlan) -> dict[str, Any]:
@@ -114,15 +140,15 @@ def to_medium(disk: Disk) -> Medium:
     )
 
 
-def _wait_for_disks(policy: Policy) -> None:
+def _wait_for_disks(policy: Policy, root: Path) -> None:
     """Give buses that are still being scanned their time: a disk that comes late must not go unseen."""
     udevadm.settle(_SETTLE_SECONDS)
     if not policy.expect_none:
-        udev.wait_for_disks(lambda records: _all_there(records, policy), _DISKS_SECONDS)
+        udev.wait_for_disks(lambda records: _all_there(list_disks(root, records), policy), _DISKS_SECONDS)
 
 
-def _all_there(records: Sequence[udev.UdevDevice], policy: Policy) -> bool:
-    disks = [disk for disk in list_disks(records=records) if disk.out_of_scope is None]
+def _all_there(found: Sequence[Disk], policy: Policy) -> bool:
+    disks = [disk for disk in found if disk.out_of_scope is None]
     known = {name for disk in disks for name in (disk.serial, disk.wwn)}
     return bool(disks) and (policy.expected or frozenset()) | policy.allow <= known
 
@@ -156,23 +182,15 @@ def _probe(media: Sequence[Medium], reporter: Reporter) -> Probes:
     return Probes(nvme=controllers, ata=identities)
 
 
-def _world(root: Path) -> World:
-    return World(
-        tools=Tools(open=blockio.open_device),
-        look=lambda: look(root),
-        settle=lambda: udevadm.settle(10),
-    )
-
-
-def _forget_zero(context: TaskContext, media: Sequence[Medium]) -> None:
+def _forget_zero(state: SharedState, media: Sequence[Medium]) -> None:
     for medium in media:
         if medium.identity:
-            context.state.clear_zero(medium.identity)
+            state.clear_zero(medium.identity)
 
 
-def _remember_zero(context: TaskContext, record: UnitRecord) -> None:
+def _remember_zero(state: SharedState, record: UnitRecord) -> None:
     if not record.known_zero or record.unit is None:
         return
     for medium in record.unit.media:
         if medium.identity:
-            context.state.mark_zero(medium.identity)
+            state.mark_zero(medium.identity)
