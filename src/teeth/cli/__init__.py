@@ -1,1 +1,46 @@
 """Command line of teeth: the only click."""
+
+from __future__ import annotations
+
+import logging
+import sys
+from typing import Any
+
+import click
+
+from teeth import __version__
+from teeth.cli.demo import demo
+from teeth.cli.endpoint import endpoint
+from teeth.cli.image import image
+from teeth.cli.lab import lab
+from teeth.errors import TeethError
+
+_INTERRUPTED = 130  # what a shell gives for a program that Ctrl-C ended
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(__version__, prog_name="teeth")
+def teeth() -> None:
+    """Boot bare servers into a small ramdisk; erase with proof, write an image, start it."""
+
+
+for command in (demo, endpoint, image, lab):
+    teeth.add_command(command)
+
+
+def main(argv: list[str] | None = None) -> None:
+    """Run one command: what it refuses is one line on standard error and a non-zero status."""
+    logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(name)s: %(message)s")
+    code: Any = 0
+    try:
+        code = teeth.main(args=argv, prog_name="teeth", standalone_mode=False)
+    except click.ClickException as error:
+        error.show()
+        code = error.exit_code
+    except TeethError as error:
+        click.echo(f"teeth: {error}", err=True)
+        code = error.exit_code
+    except (click.Abort, KeyboardInterrupt):
+        click.echo("teeth: interrupted", err=True)
+        code = _INTERRUPTED
+    sys.exit(code if isinstance(code, int) else 0)

@@ -1,0 +1,119 @@
+"""How a run looks: live bars on a terminal, plain lines elsewhere."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
+from rich.table import Table
+from rich.text import Text
+
+from teeth.demo.steps import Step, View
+
+_PLAIN_EVERY = 25.0  # percent between two lines of one bar, where lines cannot be redrawn
+_NAME = 13  # the longest step name
+
+
+class PlainView:
+    """One line when something starts, moves by a quarter, or ends: for logs and pipes."""
+
+    def __init__(self, console: Console) -> None:
+        self._console = console
+        self._began = time.monotonic()
+        self._said: dict[tuple[str, str], float] = {}
+
+    def started(self, step: Step) -> None:
+        self._say(f"{step.name}: started")
+
+    def moved(self, step: Step) -> None:
+        self._bar(step.name, "", step.percent, step.detail)
+
+    def part(self, step: Step, name: str, percent: float, detail: str) -> None:
+        self._bar(step.name, name, percent, detail)
+
+    def ended(self, step: Step) -> None:
+        word = "done" if step.ok else "FAILED"
+        self._say(f"{step.name}: {word} in {step.seconds:.1f} s: {step.result}")
+
+    def note(self, text: str) -> None:
+        self._say(text)
+
+    def _bar(self, step: str, part: str, percent: float, detail: str) -> None:
+        last = self._said.get((step, part), 0.0)
+        if percent - last < _PLAIN_EVERY and not (percent >= 100 > last):
+            return
+        self._said[(step, part)] = percent
+        where = f"{step} {part}".rstrip()
+        self._say(f"{where}: {percent:.0f} % {detail}".rstrip())
+
+    def _say(self, text: str) -> None:
+        elapsed = time.monotonic() - self._began
+        self._console.print(f"[{elapsed:6.1f} s] {text}", markup=False, highlight=False, soft_wrap=True)
+
+
+class LiveView:
+    """A bar a step, and below it a bar for each of its parts."""
+
+    def __init__(self, progress: Progress) -> None:
+        self._progress = progress
+        self._rows: dict[tuple[str, str], TaskID] = {}
+
+    def started(self, step: Step) -> None:
+        self._rows[(step.name, "")] = self._progress.add_task(step.name, total=None, detail="")
+
+    def moved(self, step: Step) -> None:
+        self._progress.update(
+            self._rows[(step.name, "")], total=100, completed=step.percent, detail=step.detail
+        )
+
+    def part(self, step: Step, name: str, percent: float, detail: str) -> None:
+        key = (step.name, name)
+        if key not in self._rows:
+            self._rows[key] = self._progress.add_task(f"  {name}", total=100, detail="")
+        self._progress.update(self._rows[key], completed=percent, detail=detail)
+
+    def ended(self, step: Step) -> None:
+        row = self._rows[(step.name, "")]
+        mark = "[green]✔[/green] " if step.ok else "[red]✘[/red] "
+        shown = Text.from_markup(mark).markup + step.result.replace("[", r"\[")
+        self._progress.update(row, total=100, completed=100 if step.ok else step.percent, detail=shown)
+        self._progress.stop_task(row)
+        for (name, part), identity in self._rows.items():
+            if name == step.name and part:
+                self._progress.stop_task(identity)
+
+    def note(self, text: str) -> None:
+        self._progress.console.print(text, style="dim", markup=False, highlight=False)
+
+
+@contextmanager
+def open_view(console: Console) -> Iterator[View]:
+    """The view that suits ``console``."""
+    if not console.is_terminal:
+        yield PlainView(console)
+        return
+    progress = Progress(
+        TextColumn("{task.description:<20}"),
+        BarColumn(bar_width=24),
+        TimeElapsedColumn(),
+        TextColumn("{task.fields[detail]}"),
+        console=console,
+        refresh_per_second=8,
+    )
+    with progress:
+        yield LiveView(progress)
+
+
+def result_table(steps: list[Step]) -> Table:
+    """The last screen: step, result, seconds."""
+    table = Table(title="teeth demo", title_justify="left", show_lines=False)
+    table.add_column("step", style="bold", min_width=_NAME)
+    table.add_column("result")
+    table.add_column("seconds", justify="right")
+    for step in steps:
+        mark = Text("✔ ", style="green") if step.ok else Text("✘ ", style="red")
+        table.add_row(step.name, mark.append(step.result, style="default"), f"{step.seconds:.1f}")
+    return table
