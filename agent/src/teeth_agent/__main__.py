@@ -7,6 +7,7 @@ import logging
 import os
 import sys
 import time
+import traceback
 from pathlib import Path
 from typing import Any
 
@@ -94,7 +95,14 @@ def main() -> int:
         return _EXIT_CONFIG
     _raise_clock(settings.built)
     console.say(f"agent {settings.version}, ramdisk {settings.ramdisk[:12]}")
-    asyncio.run(_serve(settings, console, spool, timings))
+    try:
+        asyncio.run(_serve(settings, console, spool, timings))
+    except Exception as error:
+        # Nobody but the console hears it: the supervisor starts the agent anew, with an empty memory.
+        place = traceback.extract_tb(error.__traceback__)[-1]
+        where = f"{Path(place.filename).name}:{place.lineno}"
+        console.problem("internal", f"the agent failed: {type(error).__name__}: {error} ({where})")
+        return 1
     return 0
 
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import re
-from dataclasses import dataclass
+import socket
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from teeth_agent import sysfs
@@ -14,6 +15,10 @@ BAKED = "/etc/teeth/agent.json"
 BAKED_CA = "/etc/teeth/ca.pem"
 _CA_DIGEST = re.compile(r"sha256:[0-9a-f]{64}\Z")
 _MAX_ENDPOINTS = 8
+_MAX_BUILT = 2**33  # the year 2242; a build time beyond it is no build time
+# RFC 1123; resolvers raise odd errors for anything else.
+_LABEL = re.compile(r"[A-Za-z0-9]([A-Za-z0-9-]{0,61}[A-Za-z0-9])?\Z")
+_MAX_HOST = 253
 
 
 class ConfigError(AgentError):
@@ -34,7 +39,7 @@ class Config:
     endpoints: tuple[tuple[str, int], ...]
     ca_digest: str | None
     ca_file: Path | None
-    token: str
+    token: str = field(repr=False)
     boot_mac: str
     ramdisk: str
     built: int
@@ -52,10 +57,24 @@ def parse_cmdline(text: str) -> dict[str, str]:
 
 def parse_endpoint(text: str) -> tuple[str, int]:
     """HOST:PORT, with an IPv6 host in brackets. Raises ConfigError."""
-    match = re.fullmatch(r"(?:\[([0-9A-Fa-f:.]+)\]|([A-Za-z0-9.-]+)):(\d{1,5})", text)
-    if match is None or not 0 < int(match.group(3)) < 65536:
+    match = re.fullmatch(r"(?:\[([0-9A-Fa-f:.]+)\]|([A-Za-z0-9.-]+)):([0-9]{1,5})", text)
+    if (
+        match is None
+        or not 0 < int(match.group(3)) < 65536
+        or not _valid_host(match.group(1), match.group(2))
+    ):
         raise ConfigError(f"teeth.endpoint={text[:80]}: expected HOST:PORT")
     return match.group(1) or match.group(2), int(match.group(3))
+
+
+def _valid_host(ipv6: str | None, name: str | None) -> bool:
+    if ipv6 is not None:
+        try:
+            socket.inet_pton(socket.AF_INET6, ipv6)
+        except OSError:
+            return False
+        return True
+    return name is not None and len(name) <= _MAX_HOST and all(_LABEL.match(x) for x in name.split("."))
 
 
 def load(root: Path = Path("/")) -> Config:
@@ -81,7 +100,7 @@ def load(root: Path = Path("/")) -> Config:
         token=words.get("teeth.token", ""),
         boot_mac=_boot_mac(words.get("BOOTIF", "")),
         ramdisk=str(baked.get("ramdisk", "unknown")),
-        built=baked["built"] if isinstance(baked.get("built"), int) else 0,  # type: ignore[arg-type]
+        built=_built(baked.get("built")),
         version=str(baked.get("version", "unknown")),
     )
 
@@ -95,6 +114,10 @@ def _baked(root: Path) -> dict[str, object]:
     except ValueError:
         raise ConfigError(f"{BAKED} is not JSON") from None
     return value if isinstance(value, dict) else {}
+
+
+def _built(value: object) -> int:
+    return value if isinstance(value, int) and 0 <= value < _MAX_BUILT else 0
 
 
 def _boot_mac(bootif: str) -> str:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import logging
 from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,7 +13,9 @@ from pyroute2.dhcp.client import AsyncDHCPClient, ClientConfig
 from pyroute2.dhcp.fsm import State
 from pyroute2.dhcp.leases import Lease, MissingOptionError
 from pyroute2.iproute.linux import AsyncIPRoute
+from pyroute2.netlink.exceptions import NetlinkError
 
+_log = logging.getLogger(__name__)
 _ARPHRD_ETHER = 1  # include/uapi/linux/if_arp.h
 
 
@@ -68,22 +71,32 @@ def _link(message: Any) -> Link | None:
     )
 
 
+@asynccontextmanager
+async def _route() -> AsyncIterator[Any]:
+    """pyroute2's routing socket, with the kernel's refusals as what they are: OSError."""
+    try:
+        async with AsyncIPRoute() as route:
+            yield route
+    except NetlinkError as error:
+        raise OSError(error.code, str(error.args[-1])) from error
+
+
 async def links() -> list[Link]:
-    """Every Ethernet link that the kernel knows now, in its order."""
-    async with AsyncIPRoute() as route:
+    """Every Ethernet link that the kernel knows now, in its order. Raises OSError."""
+    async with _route() as route:
         found = [_link(message) async for message in await route.get_links()]
     return [link for link in found if link is not None]
 
 
 async def set_up(index: int) -> None:
-    """Bring a link administratively up: drivers report carrier only then."""
-    async with AsyncIPRoute() as route:
+    """Bring a link administratively up: drivers report carrier only then. Raises OSError."""
+    async with _route() as route:
         await route.link("set", index=index, state="up")
 
 
 async def configure(index: int, lease: DhcpLease) -> None:
-    """Put the lease's address on the link and its gateway into the routing table."""
-    async with AsyncIPRoute() as route:
+    """Put the lease's address on the link and its gateway into the routing table. Raises OSError."""
+    async with _route() as route:
         await route.addr("replace", index=index, address=lease.address, prefixlen=lease.prefix_length)
         if lease.gateway is not None:
             await route.route("replace", dst="0.0.0.0/0", gateway=lease.gateway, oif=index)
@@ -99,7 +112,9 @@ def _retransmission() -> Iterator[float]:
 
 @asynccontextmanager
 async def dhcp(interface: str, wait: float) -> AsyncIterator[DhcpLease]:
-    """A lease on ``interface``, renewed while the block runs. Raises TimeoutError after ``wait`` seconds.
+    """A lease on ``interface``, renewed while the block runs.
+
+    Raises TimeoutError after ``wait`` seconds without one, OSError when the interface or the answer is bad.
 
     The address is not released at the end: the system that is booted next asks for the same one.
     """
@@ -112,13 +127,34 @@ async def dhcp(interface: str, wait: float) -> AsyncIterator[DhcpLease]:
         host_name=None,
         retransmission=_retransmission,
     )
-    async with AsyncDHCPClient(config) as client:
-        await client.bootstrap()
+    async with AsyncExitStack() as stack:
         try:
+            client = await stack.enter_async_context(_client(config))
+            await client.bootstrap()
             await client.wait_for_state(State.BOUND, timeout=wait)
+            lease = _record(client.lease, interface)
         except TimeoutError:
             raise TimeoutError(f"no DHCP server answered on {interface} within {wait:g} s") from None
-        yield _record(client.lease, interface)
+        except OSError:
+            raise
+        except Exception as error:  # an answer that the client cannot read raises whatever its parser raises
+            raise OSError(f"DHCP on {interface} failed: {type(error).__name__}: {error}") from error
+        yield lease
+
+
+@asynccontextmanager
+async def _client(config: ClientConfig) -> AsyncIterator[Any]:
+    client = AsyncDHCPClient(config)
+    await client.__aenter__()
+    try:
+        yield client
+    finally:
+        try:
+            await client.__aexit__(None, None, None)
+        except Exception as error:  # its receiver had died of a packet: said here, where it was left unsaid
+            _log.warning(
+                "the DHCP client on %s ended badly: %s: %s", config.interface, type(error).__name__, error
+            )
 
 
 def _record(lease: Any, interface: str) -> DhcpLease:

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import logging
 import os
+import selectors
 import shlex
 import subprocess
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -19,6 +21,7 @@ _log = logging.getLogger(__name__)
 _ENVIRONMENT = {"PATH": "/usr/sbin:/usr/bin:/sbin:/bin", "LC_ALL": "C", "HOME": "/", "TERM": "dumb"}
 # No tool we call prints more than a few hundred KiB; a runaway one must not eat the machine's memory.
 _MAX_OUTPUT = 4 << 20
+_CHUNK = 64 << 10
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -48,31 +51,86 @@ def run(
     """
     line = shlex.join(argv)
     try:
-        done = subprocess.run(
-            list(argv),
-            env=environment(),
-            capture_output=True,
-            timeout=timeout,
-            check=False,
-            stdin=None if input is not None else subprocess.DEVNULL,
-            input=input,
-        )
-    except FileNotFoundError as error:
-        raise ToolError(f"{argv[0]} is not in this ramdisk", code="tool_missing") from error
+        returncode, stdout, stderr = _communicate(argv, input, timeout)
     except subprocess.TimeoutExpired as error:
         _log.warning("tool timed out after %g s: %s", timeout, line)
         raise ToolError(f"{argv[0]} did not end within {timeout:g} s", code="tool_timeout") from error
     result = Completed(
         argv=tuple(argv),
-        returncode=done.returncode,
-        stdout=done.stdout[:_MAX_OUTPUT].decode(errors="replace"),
-        stderr=done.stderr[:_MAX_OUTPUT].decode(errors="replace"),
+        returncode=returncode,
+        stdout=stdout.decode(errors="replace"),
+        stderr=stderr.decode(errors="replace"),
     )
-    if check and done.returncode != 0:
+    if check and returncode != 0:
         said = (result.stderr.strip() or result.stdout.strip()).splitlines()
-        _log.warning("tool ended with %d: %s", done.returncode, line)
-        raise ToolError(f"{argv[0]} ended with {done.returncode}: {said[-1] if said else 'no output'}")
+        _log.warning("tool ended with %d: %s", returncode, line)
+        raise ToolError(f"{argv[0]} ended with {returncode}: {said[-1] if said else 'no output'}")
     return result
+
+
+def _start(argv: Sequence[str], stdin: int) -> subprocess.Popen[bytes]:
+    """The tool, its outputs as unbuffered pipes. Raises ToolError."""
+    try:
+        return subprocess.Popen(
+            list(argv),
+            env=environment(),
+            stdin=stdin,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            bufsize=0,
+        )
+    except FileNotFoundError as error:
+        raise ToolError(f"{argv[0]} is not in this ramdisk", code="tool_missing") from error
+    except OSError as error:
+        raise ToolError(f"{argv[0]} cannot be started: {error.strerror}", code="tool_missing") from error
+
+
+def _communicate(argv: Sequence[str], input: bytes | None, timeout: float) -> tuple[int, bytes, bytes]:
+    """Status and outputs, of each the first 4 MiB; what is beyond is read and thrown away."""
+    deadline = time.monotonic() + timeout
+    with _start(argv, subprocess.DEVNULL if input is None else subprocess.PIPE) as process:
+        try:
+            stdout, stderr = _exchange(process, memoryview(input or b""), deadline)
+            return process.wait(max(0.0, deadline - time.monotonic())), stdout, stderr
+        except BaseException:
+            process.kill()
+            raise
+
+
+def _exchange(process: subprocess.Popen[bytes], data: memoryview, deadline: float) -> tuple[bytes, bytes]:
+    kept: dict[object, bytearray] = {process.stdout: bytearray(), process.stderr: bytearray()}
+    with selectors.DefaultSelector() as selector:
+        for pipe in (process.stdout, process.stderr):
+            assert pipe is not None
+            selector.register(pipe, selectors.EVENT_READ)
+        if process.stdin is not None:
+            os.set_blocking(process.stdin.fileno(), False)
+            selector.register(process.stdin, selectors.EVENT_WRITE)
+        while selector.get_map():
+            left = deadline - time.monotonic()
+            if left <= 0:
+                raise subprocess.TimeoutExpired(process.args, 0)
+            for key, _ in selector.select(left):
+                if key.fileobj is process.stdin:
+                    data = _feed(key.fd, data)
+                    done = not data
+                else:
+                    chunk = os.read(key.fd, _CHUNK)
+                    room = _MAX_OUTPUT - len(kept[key.fileobj])
+                    kept[key.fileobj] += chunk[:room]
+                    done = not chunk
+                if done:
+                    selector.unregister(key.fileobj)
+                    key.fileobj.close()  # type: ignore[union-attr]  # always a pipe object here
+    return bytes(kept[process.stdout]), bytes(kept[process.stderr])
+
+
+def _feed(descriptor: int, data: memoryview) -> memoryview:
+    """What is still to be written; nothing when the tool does not want more."""
+    try:
+        return data[os.write(descriptor, data[:_CHUNK]) :]
+    except BrokenPipeError:
+        return data[:0]
 
 
 @contextmanager
@@ -82,17 +140,7 @@ def filter_process(argv: Sequence[str]) -> Iterator[tuple[IO[bytes], IO[bytes]]]
     The caller feeds and drains from two threads. Leaving the block closes both and raises ToolError if
     the tool's status is not 0; an exception inside the block kills it instead.
     """
-    try:
-        process = subprocess.Popen(
-            list(argv),
-            env=environment(),
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            bufsize=0,
-        )
-    except FileNotFoundError as error:
-        raise ToolError(f"{argv[0]} is not in this ramdisk", code="tool_missing") from error
+    process = _start(argv, subprocess.PIPE)
     assert process.stdin is not None
     assert process.stdout is not None
     assert process.stderr is not None

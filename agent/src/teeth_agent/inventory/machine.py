@@ -12,13 +12,19 @@ from teeth_agent.netlink import Link
 
 _DMI = "/sys/class/dmi/id"
 # Placeholders that vendors ship in the UUID field; such a machine is named by its first MAC instead.
-_NO_UUID = {"", "00000000-0000-0000-0000-000000000000", "ffffffff-ffff-ffff-ffff-ffffffffffff"}
+_NO_UUID = {
+    "00000000-0000-0000-0000-000000000000",
+    "ffffffff-ffff-ffff-ffff-ffffffffffff",
+    "03000200-0400-0500-0006-000700080009",
+    "12345678-1234-5678-90ab-cddeefaabbcc",
+}
+_UUID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}\Z")
 
 
 def node_id(root: Path, macs: list[str]) -> str:
     """The SMBIOS system UUID in lower case, else "mac-" and the first address, else "unknown"."""
     uuid = (sysfs.read_text(root, f"{_DMI}/product_uuid", "") or "").lower()
-    if uuid not in _NO_UUID:
+    if _UUID.match(uuid) and uuid not in _NO_UUID:
         return uuid
     return f"mac-{macs[0].replace(':', '')}" if macs else "unknown"
 
@@ -67,12 +73,17 @@ def interfaces(root: Path, links: list[Link], boot_mac: str) -> list[dict[str, A
             "carrier": link.carrier,
             "mtu": link.mtu,
             "driver": _driver(root, link.name),
-            "speed": sysfs.read_int(root, f"/sys/class/net/{link.name}/speed"),
-            "booted_from": link.mac == boot_mac,
+            "speed": _speed(root, link.name),
+            "booted_from": boot_mac != "" and link.mac == boot_mac,
         }
         for link in links
         if link.kind == ""
     ]
+
+
+def _speed(root: Path, name: str) -> int | None:
+    speed = sysfs.read_int(root, f"/sys/class/net/{name}/speed")
+    return speed if speed is not None and speed > 0 else None  # -1: the driver does not know
 
 
 def _driver(root: Path, name: str) -> str | None:

@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import logging
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,14 +18,22 @@ from teeth_agent.network.choose import candidates
 
 _log = logging.getLogger(__name__)
 
-# Drivers load while we run; a link comes up in 0.1 s (virtual) to 30 s (a switch port that listens first).
-_POLL = 0.1
-_COMPLAIN_AFTER = 15.0
-_COMPLAIN_EVERY = 30.0
-_PREFER_BOOT_NIC = 10.0
-_DHCP_WAIT = 20.0
-
 Problem = Callable[[str, str], None]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Waits:
+    """How long to wait for what, in seconds.
+
+    Drivers load while we run; a link comes up in 0.1 s (virtual) to 30 s (a switch port that listens first).
+    """
+
+    poll: float = 0.1
+    complain_after: float = 15.0
+    complain_every: float = 30.0
+    boot_nic: float = 10.0  # for the interface that the firmware booted from, while others are ready
+    dhcp: float = 20.0
+    retry: float = 1.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -52,60 +60,87 @@ async def network(
     *,
     kernel: Kernel = netlink,  # type: ignore[assignment]  # a module is the real one
     root: Path = Path("/"),
-    dhcp_wait: float = _DHCP_WAIT,
+    waits: Waits | None = None,
 ) -> AsyncIterator[Network]:
     """An interface with an address, kept (lease renewed) while the block runs.
 
     Tries for ever: whoever watches the console is told through ``problem(code, message)`` what is missing.
     """
-    async with AsyncExitStack() as stack:
-        tried: set[str] = set()
-        while True:
-            link = await _wait_for_link(boot_mac, problem, kernel, tried)
+    waits = waits or Waits()
+    search = _Search(boot_mac, problem, kernel, waits)
+    while True:
+        link = await search.next_link()
+        async with AsyncExitStack() as stack:
             try:
-                lease = await stack.enter_async_context(kernel.dhcp(link.name, dhcp_wait))
+                lease = await stack.enter_async_context(kernel.dhcp(link.name, waits.dhcp))
+                await kernel.configure(link.index, lease)
             except TimeoutError as error:
                 problem("no_dhcp", str(error))
-                tried.add(link.name)
                 continue
             except OSError as error:
                 problem("no_dhcp", f"{link.name}: {error}")
-                await asyncio.sleep(1)
+                await asyncio.sleep(waits.retry)
                 continue
-            break
-        await kernel.configure(link.index, lease)
-        _write_resolver(root, lease)
-        yield Network(link=link, lease=lease)
+            _write_resolver(root, lease)
+            yield Network(link=link, lease=lease)
+            return
 
 
-async def _wait_for_link(boot_mac: str, problem: Problem, kernel: Kernel, tried: set[str]) -> Link:
-    """The best link with carrier that was not tried since all others were."""
-    started = time.monotonic()
-    complain_at = started + _COMPLAIN_AFTER
-    raised: set[int] = set()
-    while True:
-        found = candidates(await kernel.links(), boot_mac)
+class _Search:
+    """Gives one link after the other, the best first, each once before any comes again."""
+
+    def __init__(self, boot_mac: str, problem: Problem, kernel: Kernel, waits: Waits) -> None:
+        self._boot_mac = boot_mac
+        self._problem = problem
+        self._kernel = kernel
+        self._waits = waits
+        self._tried: set[int] = set()
+        self._raise_at: dict[int, float] = {}
+
+    async def next_link(self) -> Link:
+        """The best link with carrier that was not given since all others were."""
+        started = time.monotonic()
+        complain_at = started + self._waits.complain_after
+        while True:
+            found = candidates(await self._kernel.links(), self._boot_mac)
+            await self._raise_links(found)
+            waited = time.monotonic() - started
+            link = self._choose(found, patient=waited < self._waits.boot_nic)
+            if link is not None:
+                self._tried.add(link.index)
+                return link
+            if time.monotonic() >= complain_at and not any(link.carrier for link in found):
+                complain_at = time.monotonic() + self._waits.complain_every
+                self._complain(found)
+            await asyncio.sleep(self._waits.poll)
+
+    async def _raise_links(self, found: Sequence[Link]) -> None:
+        """Drivers report carrier only when up. A driver that fails (no firmware yet) is asked again."""
         for link in found:
-            if not link.up and link.index not in raised:
-                with contextlib.suppress(Exception):  # a link that will not come up is reported below
-                    await kernel.set_up(link.index)
-                raised.add(link.index)
+            now = time.monotonic()
+            if link.up or now < self._raise_at.get(link.index, now):
+                continue
+            self._raise_at[link.index] = now + self._waits.retry
+            try:
+                await self._kernel.set_up(link.index)
+            except OSError as error:
+                _log.warning("%s does not come up: %s", link.name, error)
+
+    def _choose(self, found: Sequence[Link], *, patient: bool) -> Link | None:
         alive = [link for link in found if link.carrier]
-        if alive and all(link.name in tried for link in alive):
-            tried.clear()
-        alive = [link for link in alive if link.name not in tried]
-        now = time.monotonic()
-        patience_over = not boot_mac or now >= started + _PREFER_BOOT_NIC
-        if alive and (alive[0].mac == boot_mac or patience_over or boot_mac not in {x.mac for x in found}):
-            return alive[0]
-        if now >= complain_at:
-            complain_at = now + _COMPLAIN_EVERY
-            if not found:
-                problem("no_nic", "no network interface has appeared: is its driver in this ramdisk?")
-            elif not alive:
-                names = ", ".join(f"{link.name} {link.mac}" for link in found)
-                problem("no_link", f"no interface has a link: check the cable or switch port of {names}")
-        await asyncio.sleep(_POLL)
+        if alive and all(link.index in self._tried for link in alive):
+            self._tried.clear()
+        boot = next((link for link in found if link.mac == self._boot_mac), None)
+        if patient and self._boot_mac and (boot is None or not (boot.carrier or boot.index in self._tried)):
+            return None  # it led the firmware to us: worth waiting for its driver and its link
+        return next((link for link in alive if link.index not in self._tried), None)
+
+    def _complain(self, found: Sequence[Link]) -> None:
+        if not found:
+            self._problem("no_nic", "no network interface has appeared: is its driver in this ramdisk?")
+            return
+        names = ", ".join(f"{link.name} {link.mac}" for link in found)
+        self._problem("no_link", f"no interface has a link: check the cable or switch port of {names}")
 
 
 def _write_resolver(root: Path, lease: DhcpLease) -> None:

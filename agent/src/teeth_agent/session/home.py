@@ -9,7 +9,7 @@ import random
 import socket
 import ssl
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Coroutine, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -23,6 +23,7 @@ from teeth_protocol.connection import Closed, Role
 from teeth_protocol.errors import ProblemError
 from teeth_protocol.fields import Fields
 from teeth_protocol.limits import Limits
+from teeth_protocol.strictjson import dumps
 from teeth_stream import Peer, RemoteError
 
 _log = logging.getLogger(__name__)
@@ -31,9 +32,8 @@ _TLS_TIMEOUT = 10.0
 _BACKOFF_FIRST = 1.0
 _BACKOFF_MOST = 30.0
 _TCP_USER_TIMEOUT_MS = 30_000
-# The handshake must fit into the 4 KiB that an endpoint reads from a stranger.
 _MAX_MACS = 16
-_MAX_TASKS = 16
+_ENVELOPE = 256  # bytes around the handshake's params
 
 Facts = Callable[[], dict[str, Any]]
 
@@ -61,6 +61,8 @@ class Home:
         *,
         inventory: Facts,
         status: Facts,
+        limits: Limits | None = None,
+        backoff: float = _BACKOFF_FIRST,
     ) -> None:
         self._config = config
         self._identity = identity
@@ -69,13 +71,16 @@ class Home:
         self._console = console
         self._inventory = inventory
         self._status = status
+        self._limits = limits or Limits()
+        self._backoff = backoff
         self._loop = asyncio.get_running_loop()
         self._logs = asyncio.Event()
         spool.notify = self._log_waits
         self._authorities: dict[tuple[str, int], ssl.SSLContext] = {}
 
     def _log_waits(self) -> None:
-        self._loop.call_soon_threadsafe(self._logs.set)
+        with contextlib.suppress(RuntimeError):  # the loop is closed: the process ends
+            self._loop.call_soon_threadsafe(self._logs.set)
 
     async def run(self) -> None:
         """Never returns: a machine that waits for orders has nothing better to do than to dial."""
@@ -86,26 +91,26 @@ class Home:
                     attempt = 0
                     break
             # Full jitter: a hall that lost its endpoint must not come back in step.
-            delay = random.uniform(0, min(_BACKOFF_MOST, _BACKOFF_FIRST * 2**attempt))  # noqa: S311 - no secret
+            most = min(_BACKOFF_MOST, self._backoff * 2**attempt)
+            delay = random.uniform(0, most)  # noqa: S311 - no secret
             attempt = min(attempt + 1, 16)
             await asyncio.sleep(delay)
 
     async def _try(self, host: str, port: int) -> bool:
-        """One dial. True when a session was held, however it ended."""
+        """One dial. True when a handshake was accepted and the endpoint did not throw us out."""
         where = f"{host}:{port}"
         try:
             context = await self._context(host, port)
-            reader, writer = await asyncio.wait_for(
-                asyncio.open_connection(host, port, ssl=context, server_hostname=host), _TLS_TIMEOUT
-            )
+            async with asyncio.timeout(_TLS_TIMEOUT):
+                reader, writer = await asyncio.open_connection(host, port, ssl=context, server_hostname=host)
         except TrustError as error:
             self._console.problem(error.code, str(error))
         except ssl.SSLCertVerificationError as error:
             self._console.problem("wrong_ca", f"{where}: {error.verify_message}")
         except TimeoutError:
             self._console.problem("endpoint_unreachable", f"{where}: no answer within {_TLS_TIMEOUT:g} s")
-        except (OSError, ssl.SSLError) as error:
-            reason = error.strerror or str(error)
+        except (OSError, ValueError) as error:  # ValueError: a host name that cannot even be asked for
+            reason = getattr(error, "strerror", None) or str(error)
             self._console.problem("endpoint_unreachable", f"{where}: {reason}")
         else:
             return await self._session(where, reader, writer)
@@ -128,10 +133,14 @@ class Home:
             with contextlib.suppress(OSError):
                 sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, _TCP_USER_TIMEOUT_MS)
         self._identity.timings.setdefault("tls", time.monotonic())
-        peer = Peer(Role.AGENT, reader, writer, self._answer, limits=Limits())
-        talking = asyncio.create_task(self._talk(where, peer))
+        peer = Peer(Role.AGENT, reader, writer, self._answer, limits=self._limits)
+        accepted = asyncio.Event()
+        talking = asyncio.create_task(self._talk(where, peer, accepted))
         try:
-            closed: Closed = await peer.run()
+            closed = await peer.run()
+        except Exception:  # a fault of ours ends this session, never the agent and the tasks it runs
+            _log.exception("the session with %s failed", where)
+            closed = Closed(reason="it failed inside the agent", fatal=False)
         finally:
             talking.cancel()
             await asyncio.gather(talking, return_exceptions=True)
@@ -139,34 +148,39 @@ class Home:
             self._console.problem("refused", f"{where}: {closed.reason}")
             return False
         self._console.say(f"connection to {where} ended: {closed.reason}")
-        return True
+        return accepted.is_set()
 
-    async def _talk(self, where: str, peer: Peer) -> None:
+    async def _talk(self, where: str, peer: Peer, accepted: asyncio.Event) -> None:
+        """Our part of the conversation. Its end, of whatever kind, is the end of the connection."""
         try:
             answer = await peer.call(methods.HANDSHAKE, self._hello())
-        except RemoteError:
-            return  # the connection's end says why
-        self._console.say(f"connected to {where} as {answer.get('id', self._identity.node_id)}")
-        jobs = [asyncio.create_task(self._tasks.pump(peer)), asyncio.create_task(self._send_logs(peer))]
-        try:
-            await asyncio.wait(jobs, return_when=asyncio.FIRST_COMPLETED)
+            accepted.set()
+            self._console.say(f"connected to {where} as {answer.get('id', self._identity.node_id)}")
+            await _until_first_ends(self._tasks.pump(peer), self._send_logs(peer))
+        except RemoteError as error:
+            _log.info("no session with %s: %s", where, error)
+        except Exception:
+            _log.exception("the conversation with %s failed", where)
         finally:
-            for job in jobs:
-                job.cancel()
-            await asyncio.gather(*jobs, return_exceptions=True)
-        peer.hang_up()
+            peer.hang_up()
 
     def _hello(self) -> dict[str, Any]:
-        return {
+        """Who we are and what we do, in one line that an endpoint reads from a stranger."""
+        tasks = self._tasks.summary()
+        hello = {
             "id": self._identity.node_id,
             "version": self._config.version,
             "boot_id": self._identity.boot_id,
             "ramdisk": self._config.ramdisk,
             "token": self._config.token,
             "macs": list(self._identity.macs[:_MAX_MACS]),
-            "tasks": self._tasks.summary()[:_MAX_TASKS],
+            "tasks": tasks,
             "timings": {name: round(value, 3) for name, value in self._identity.timings.items()},
         }
+        # Ids may be long. A finished task that is not listed still gets its last status sent.
+        while tasks and len(dumps(hello)) > self._limits.line_unauthenticated - _ENVELOPE:
+            tasks.pop()
+        return hello
 
     async def _send_logs(self, peer: Peer) -> None:
         self._logs.set()
@@ -180,6 +194,10 @@ class Home:
                     if error.problem.code in ("connection_lost", "timeout"):
                         self._spool.put_back(record)
                         return
+                    self._spool.give_up(record)
+                except asyncio.CancelledError:
+                    self._spool.put_back(record)
+                    raise
 
     async def _answer(self, method: str, params: Mapping[str, Any]) -> dict[str, Any]:
         if method == methods.STATUS:
@@ -191,3 +209,16 @@ class Home:
         if method.startswith(("decom.", "standbye.")):
             return self._tasks.start(method, params)
         raise ProblemError("unknown_method", f"this agent has no {method}")
+
+
+async def _until_first_ends(*work: Coroutine[Any, Any, None]) -> None:
+    """Run side by side until one ends, then end the others. Raises what the first raised."""
+    jobs = [asyncio.create_task(job) for job in work]
+    try:
+        done, _ = await asyncio.wait(jobs, return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        for job in jobs:
+            job.cancel()
+        await asyncio.gather(*jobs, return_exceptions=True)
+    for job in done:
+        job.result()

@@ -9,42 +9,49 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-# 1,000 records of at most 2 KiB: 2 MiB at the worst, hours of an ordinary machine's silence.
+from teeth_protocol.strictjson import JsonError, dumps
+
+# 1,000 records of at most 4 KiB: 4 MiB at the worst, hours of an ordinary machine's silence.
 _MAX_RECORDS = 1000
-_MAX_MESSAGE = 2048
+_MAX_EVENT = 1024  # letters
+_MAX_FIELDS = 2048  # bytes
 
 
 class LogSpool(logging.Handler):
     """Collects records from any thread; the session drains it. Oldest records go first, and are counted."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, max_records: int = _MAX_RECORDS) -> None:
         super().__init__(logging.INFO)
+        self._max_records = max_records
         self._guard = threading.Lock()
         self._records: collections.deque[dict[str, Any]] = collections.deque()
         self._dropped = 0
         self.notify: Callable[[], None] = lambda: None
 
     def emit(self, record: logging.LogRecord) -> None:
-        message = record.getMessage()
+        try:
+            message = record.getMessage()
+        except (TypeError, ValueError):  # a log line whose arguments do not fit is still worth having
+            message = f"{record.msg} {record.args}"
         if record.exc_info and record.exc_info[1] is not None:
             message = f"{message}: {type(record.exc_info[1]).__name__}: {record.exc_info[1]}"
-        self.add(record.levelname.lower(), record.name, message[:_MAX_MESSAGE])
+        self.add(record.levelname.lower(), record.name, message)
 
     def add(self, level: str, logger: str, event: str, *, task_id: str | None = None, **fields: Any) -> None:
-        """Spool one structured record."""
+        """Spool one structured record. What is too long is cut, fields that are not JSON are left out."""
         record: dict[str, Any] = {
             "level": level,
             "time": time.time(),
             "monotonic": time.monotonic(),
             "logger": logger,
-            "event": event,
+            "event": event[:_MAX_EVENT].encode("utf-8", "replace").decode(),
         }
         if fields:
-            record["fields"] = fields
+            record["fields"] = _fields(fields)
         if task_id is not None:
             record["task_id"] = task_id
         with self._guard:
-            if len(self._records) >= _MAX_RECORDS:
+            if len(self._records) >= self._max_records:
                 self._records.popleft()
                 self._dropped += 1
             self._records.append(record)
@@ -66,3 +73,16 @@ class LogSpool(logging.Handler):
         with self._guard:
             self._dropped += int(record.pop("dropped", 0))
             self._records.appendleft(record)
+
+    def give_up(self, record: dict[str, Any]) -> None:
+        """A record that nobody wants is counted as dropped."""
+        with self._guard:
+            self._dropped += int(record.pop("dropped", 0)) + 1
+
+
+def _fields(fields: dict[str, Any]) -> dict[str, Any]:
+    try:
+        size = len(dumps(fields))
+    except JsonError as error:
+        return {"left_out": str(error)}
+    return fields if size <= _MAX_FIELDS else {"left_out": f"{size} bytes of fields"}
