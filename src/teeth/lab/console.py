@@ -24,9 +24,9 @@ _DROP = re.compile(
     r"|\x1b[ -/]*[0-Z\\`-~]"
     r"|[\x00-\x08\x0e-\x1f\x7f]"
 )
-_CUT = re.compile(
-    r"\x1b(?:\[[0-?]*[ -/]*|[\]PX^_][^\x07\x1b]*\x1b?|[ -/]*)?$|\r$"
-)  # a sequence not yet whole
+_CUT = re.compile(  # a sequence not yet whole; \Z, because $ also matches before a last newline
+    r"\x1b(?:\[[0-?]*[ -/]*|[\]PX^_][^\x07\x1b]*\x1b?|[ -/]*)?\Z|\r\Z"
+)
 
 
 class WaitError(TeethError):
@@ -46,16 +46,16 @@ class Banner(Enum):
     """Which program introduced itself on the console."""
 
     SEABIOS = "seabios"
-    OVMF = "ovmf"
+    UEFI = "uefi"
     IPXE = "ipxe"
     LINUX = "linux"
 
 
-FIRMWARE = frozenset({Banner.SEABIOS, Banner.OVMF})
 _BANNERS = {
     Banner.SEABIOS: re.compile(r"SeaBIOS \(version"),
-    # OVMF has no greeting; its boot manager announces each option that it starts.
-    Banner.OVMF: re.compile(r"BdsDxe: (starting|failed to start|No bootable option)"),
+    # OVMF has no greeting. Its boot manager announces what it starts from disk or network, and a kernel's
+    # EFI stub speaks only when firmware started it: kexec enters behind the stub.
+    Banner.UEFI: re.compile(r"BdsDxe: (starting|loading|failed to|No bootable option)|^EFI stub: "),
     Banner.IPXE: re.compile(r"^iPXE \d.* -- Open Source Network Boot Firmware"),
     Banner.LINUX: re.compile(r"^(\[ *0\.000000\] )?Linux version \d"),
 }
@@ -75,7 +75,10 @@ def find_banners(lines: Iterable[Line]) -> list[tuple[Banner, Line]]:
 
 
 def kernel_without_firmware(lines: Iterable[Line]) -> bool:
-    """Whether a second kernel greeted after the first with no firmware or loader in between: a kexec."""
+    """Whether a second kernel greeted after the first with no firmware or loader in between: a kexec.
+
+    Firmware may be silent (UEFI and a kernel with ``quiet``): ask Qmp.resets() as well.
+    """
     kinds = [kind for kind, _ in find_banners(lines)]
     return any(pair == (Banner.LINUX, Banner.LINUX) for pair in itertools.pairwise(kinds))
 
@@ -129,6 +132,7 @@ class Console:
         self._changed = asyncio.Condition()
         self._closed = False
         self._count = 0
+        self._writer: asyncio.StreamWriter | None = None
         self._problem: BaseException | None = None
         self.lines: list[Line] = []
 
@@ -137,8 +141,9 @@ class Console:
         """The number the next line will have: a place from which to wait."""
         return self._count
 
-    async def pump(self, reader: asyncio.StreamReader) -> None:
-        """Take what comes from ``reader`` up to its end, which is QEMU's end."""
+    async def pump(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter | None = None) -> None:
+        """Take what comes from ``reader`` up to its end, which is QEMU's end; send() goes to ``writer``."""
+        self._writer = writer
         try:
             while data := await _read(reader):
                 await self._take(self._splitter.feed(data))
@@ -163,38 +168,50 @@ class Console:
             self._changed.notify_all()
 
     async def wait_for(
-        self, pattern: str, *, within: float, since: int = 0, give_up: Sequence[str] = GIVE_UP
+        self,
+        pattern: str,
+        *,
+        within: float,
+        since: int = 0,
+        prompt: bool = False,
+        give_up: Sequence[str] = GIVE_UP,
     ) -> Line:
-        """The first line from number ``since`` on in which the regular expression ``pattern`` is found; an
-        unfinished line (a prompt) counts.
+        """The first line from number ``since`` on in which the regular expression ``pattern`` is found.
 
-        Raises WaitError after ``within`` seconds, or at once when QEMU has ended or a line holds one of the
-        texts of ``give_up``.
+        With ``prompt`` a line that has not ended counts too. Raises WaitError after ``within`` seconds, or
+        at once when QEMU has ended or a line holds one of the texts of ``give_up``.
         """
         wanted = re.compile(pattern)
         try:
             async with asyncio.timeout(within), self._changed:
-                seen = since
-                while True:
-                    if self._problem is not None:
-                        raise self._problem
-                    for line in self._from(seen):
-                        if wanted.search(line.text):
-                            return line
-                        if hopeless := next((text for text in give_up if text in line.text), None):
-                            raise WaitError(f"{pattern!r} can no longer come: the machine said {hopeless!r}")
-                    seen = max(seen, self._count)
-                    if wanted.search(self._splitter.partial):
-                        return Line(number=self._count, at=self._clock(), text=self._splitter.partial)
-                    if self._closed:
-                        raise WaitError(
-                            f"the machine ended before {pattern!r} came; last line: {self._last()}"
-                        )
+                while (found := self._look(wanted, since, prompt, give_up)) is None:
+                    since = max(since, self._count)
                     await self._changed.wait()
+                return found
         except TimeoutError:
             raise WaitError(
                 f"{pattern!r} did not come within {within:g} s; last line: {self._last()}"
             ) from None
+
+    def _look(self, wanted: re.Pattern[str], since: int, prompt: bool, give_up: Sequence[str]) -> Line | None:
+        if self._problem is not None:
+            raise self._problem
+        for line in self._from(since):
+            if wanted.search(line.text):
+                return line
+            if hopeless := next((text for text in give_up if text in line.text), None):
+                raise WaitError(f"{wanted.pattern!r} can no longer come: the machine said {hopeless!r}")
+        if prompt and wanted.search(self._splitter.partial):
+            return Line(number=self._count, at=self._clock(), text=self._splitter.partial)
+        if self._closed:
+            raise WaitError(f"the machine ended before {wanted.pattern!r} came; last line: {self._last()}")
+        return None
+
+    def send(self, text: str) -> None:
+        """Type ``text`` at the console, as it is: a line ends with "\\n"."""
+        if self._writer is None:
+            raise TeethError("the console is not connected")
+        self._writer.write(text.encode())
 
     def _from(self, number: int) -> list[Line]:
         first = self._count - len(self.lines)

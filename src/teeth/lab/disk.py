@@ -12,8 +12,7 @@ from pathlib import Path
 from teeth.errors import UsageError
 
 _WWN = re.compile(r"[0-9a-f]{16}")
-# The kernel names an NVMe namespace after its UUID before its EUI-64, and QEMU makes a random UUID
-# unless told otherwise; the nil UUID counts as none.
+# QEMU makes up a random UUID for each start unless told otherwise; the nil UUID counts as none.
 _NO_UUID = "00000000-0000-0000-0000-000000000000"
 
 
@@ -38,8 +37,10 @@ class VirtualDisk:
     """One disk, backed by the raw file ``path`` of ``size`` bytes.
 
     ``wwn`` is 16 lower-case hex digits: the NAA name of a SCSI or SATA disk, the EUI-64 of an NVMe
-    namespace. ``sector_size`` is the logical one; a SATA disk of 4096 presents 512-byte logical sectors on
-    4096-byte physical ones, as real ones do. Raises UsageError for what the bus cannot show.
+    namespace. Linux distrusts the EUI-64 of QEMU's NVMe drives (NVME_QUIRK_BOGUS_NID) and makes a name from
+    vendor, serial and model instead (``nvme.1b36-...``): know those by serial.
+    ``sector_size`` is the logical one; a SATA disk of 4096 presents 512-byte logical sectors on 4096-byte
+    physical ones, as real ones do. Raises UsageError for what the bus cannot show.
     """
 
     path: Path

@@ -45,9 +45,9 @@ class RunningMachine:
         """Whether QEMU lives."""
         return self._process.poll() is None
 
-    async def wait_for(self, pattern: str, *, within: float, since: int = 0) -> Line:
+    async def wait_for(self, pattern: str, *, within: float, since: int = 0, prompt: bool = False) -> Line:
         """See Console.wait_for."""
-        return await self.console.wait_for(pattern, within=within, since=since)
+        return await self.console.wait_for(pattern, within=within, since=since, prompt=prompt)
 
     async def set_link(self, nic: int, *, up: bool) -> None:
         """Plug the cable of card ``nic`` in or out."""
@@ -170,7 +170,7 @@ def _pair(stack: ExitStack | AsyncExitStack) -> tuple[socket.socket, socket.sock
 @asynccontextmanager
 async def _pumping(console: Console, channel: socket.socket) -> AsyncIterator[None]:
     reader, writer = await asyncio.open_unix_connection(sock=channel)
-    pump = asyncio.create_task(console.pump(reader))
+    pump = asyncio.create_task(console.pump(reader, writer))
     try:
         yield
     finally:
