@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import pyudev
+from pyudev._ctypeslib import utils
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -33,13 +34,13 @@ Wanted = Callable[[Sequence[UdevDevice]], bool]
 
 def disks() -> list[UdevDevice]:
     """Every whole block device (no partitions), by name."""
-    found = pyudev.Context().list_devices(subsystem="block", DEVTYPE="disk")
+    found = _context().list_devices(subsystem="block", DEVTYPE="disk")
     return sorted((_record(device) for device in found), key=lambda record: record.name)
 
 
 def nvme_controllers() -> list[UdevDevice]:
     """Every NVMe controller, those without a namespace too, by name."""
-    found = pyudev.Context().list_devices(subsystem="nvme")
+    found = _context().list_devices(subsystem="nvme")
     return sorted((_record(device) for device in found), key=lambda record: record.name)
 
 
@@ -49,7 +50,7 @@ def wait_for_disks(wanted: Wanted, timeout: float) -> list[UdevDevice]:
     Listens to udev's own events, which come after its rules have run; where no udev runs, to nothing, and
     looks again every second.
     """
-    context = pyudev.Context()
+    context = _context()
     monitor = pyudev.Monitor.from_netlink(context)
     monitor.filter_by("block")
     # Started before the first look, so that no disk can appear unseen between the two.
@@ -61,6 +62,13 @@ def wait_for_disks(wanted: Wanted, timeout: float) -> list[UdevDevice]:
         if wanted(known) or left <= 0:
             return known
         monitor.poll(timeout=min(left, 1.0))
+
+
+def _context() -> pyudev.Context:
+    # pyudev asks ctypes for the library, and ctypes asks ldconfig, gcc or ld: three programs that a ramdisk
+    # does not carry. The name is fixed by libudev's ABI since 2012.
+    utils.find_library = lambda name: "libudev.so.1" if name == "udev" else None
+    return pyudev.Context()
 
 
 def _record(device: pyudev.Device) -> UdevDevice:
