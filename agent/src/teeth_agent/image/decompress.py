@@ -23,6 +23,9 @@ _PIPE = 1 << 20
 # Held to be sure that the pump thread is gone before what it feeds from goes away.
 _PUMP_ENDS = 90.0
 
+# zstd(1) has no exit status of its own for input that stops in the middle of a frame.
+_ZSTD_EARLY_END = ("premature", "unfinished", "unexpected end of file")
+
 
 class Stream(Protocol):
     def fill(self, buffer: memoryview) -> int:
@@ -184,9 +187,8 @@ def _zstd(source: Iterable[bytes | memoryview]) -> Iterator[Stream]:
     except ToolError as error:
         if error.code == "tool_missing":
             raise
-        code = (
-            "image_truncated" if "premature" in str(error) or "unfinished" in str(error) else "image_corrupt"
-        )
+        early = any(words in str(error) for words in _ZSTD_EARLY_END)
+        code = "image_truncated" if early else "image_corrupt"
         raise AgentError(f"the image cannot be decompressed: {error}", code=code) from error
     finally:
         if pump is not None:

@@ -70,8 +70,11 @@ def get(url: str, *, offset: int, size: int) -> Iterator[Body]:
     pass and UrlFailed for what will not, code image_truncated or image_size when the length is wrong.
     """
     for _ in range(_MAX_REDIRECTS + 1):
-        with closing(_connection(url)) as connection:
-            response = _request(connection, url, offset)
+        # A response whose connection ends with it has taken the socket over: both are closed.
+        with (
+            closing(_connection(url)) as connection,
+            closing(_request(connection, url, offset)) as response,
+        ):
             if response.status not in _REDIRECTS:
                 yield _judge(response, offset, size)
                 return
@@ -106,12 +109,12 @@ def _request(connection: http.client.HTTPConnection, url: str, offset: int) -> h
 def _redirected(url: str, location: str | None) -> str:
     if not location or re.search(r"[^\x21-\x7e]", location):
         raise UrlFailed("a redirect without a usable target")
-    target = urljoin(url, location)
     try:
+        target = urljoin(url, location)
         parts = urlsplit(target)
         usable = parts.scheme in ("http", "https") and bool(parts.hostname) and (parts.port or 1) > 0
     except ValueError:
-        usable = False
+        raise UrlFailed("a redirect without a usable target") from None
     # From https down to http anyone on the way could watch or stall the image.
     if not usable or (urlsplit(url).scheme == "https" and parts.scheme != "https"):
         raise UrlFailed("a redirect to a place that is not allowed")

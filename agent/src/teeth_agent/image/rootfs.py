@@ -41,7 +41,7 @@ def mounted_systems(
 ) -> Iterator[list[Path]]:
     """Every file system of the disk that may hold a system, mounted below ``work``.
 
-    Those that cannot be mounted are left out. ``disk`` may be a regular file (through a loop device).
+    Those that cannot be mounted are left out. ``disk`` may be a regular file.
     """
     with ExitStack() as stack:
         points = []
@@ -164,10 +164,9 @@ def _text(system: Path, path: str) -> str | None:
 
 def _source(disk: str, table: gpt.Table, one: gpt.Partition, root: Path) -> tuple[str, str]:
     """What to mount for a partition, and with which options."""
-    if Path(disk).is_file():
-        return disk, f"loop,offset={table.offset(one)},sizelimit={table.length(one)}"
     name = Path(disk).resolve().name
     for entry in sysfs.names(root, f"/sys/class/block/{name}"):
         if sysfs.read_int(root, f"/sys/class/block/{name}/{entry}/partition") == one.number:
             return f"/dev/{entry}", ""
-    raise AgentError(f"the kernel does not show partition {one.number} of {disk}", code="partition_table")
+    # A regular file, or a device that the kernel does not partition.
+    return disk, f"loop,offset={table.offset(one)},sizelimit={table.length(one)}"

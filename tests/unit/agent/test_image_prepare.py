@@ -1,0 +1,212 @@
+"""standbye.prepare_image, whole: from a server on the loopback onto files and loop devices."""
+
+from __future__ import annotations
+
+import hashlib
+import subprocess
+from dataclasses import replace
+
+import pytest
+
+from fakes import diskimages
+from fakes.imageserver import serving, status, whole
+from fakes.machine_disks import disk_at
+from fakes.reporting import ToldReporter
+from teeth_agent.blockio import open_device
+from teeth_agent.errors import AgentError, Cancelled, DeviceError
+from teeth_agent.image import gpt
+from teeth_agent.tasks.context import PreparedDisk, TaskContext
+from teeth_agent.tasks.prepare_image import run
+
+MIB = 1 << 20
+needs_loop = pytest.mark.skipif(not diskimages.can_loop(), reason="needs root and loop devices")
+
+
+@pytest.fixture(scope="module")
+def image(tmp_path_factory):
+    work = tmp_path_factory.mktemp("image")
+    return diskimages.make(work / "image.raw", work).read_bytes()
+
+
+@pytest.fixture(scope="module")
+def packed(image):
+    return subprocess.run(["zstd", "-q", "-c"], input=image, capture_output=True, check=True).stdout
+
+
+@pytest.fixture
+def context():
+    return TaskContext(boot_id="boot")
+
+
+def params(server, content, raw, **changes):
+    fields = {
+        "id": "image-1",
+        "name": "small",
+        "urls": [server.url()],
+        "size": len(content),
+        "digest": "sha256:" + hashlib.sha256(content).hexdigest(),
+        "format": "raw",
+        "compression": "zstd",
+        "raw_size": len(raw),
+    }
+    return {"task_id": "t", "image": {**fields, **changes}, "root_disk": {"model": "DISK"}}
+
+
+def prepare(wanted, context, *disks, reporter=None):
+    return run(wanted, context, reporter or ToldReporter(), disks=lambda: list(disks))
+
+
+def refused(wanted, context, *disks):
+    with pytest.raises(AgentError) as caught:
+        prepare(wanted, context, *disks)
+    return caught.value
+
+
+def test_an_image_is_written_verified_and_remembered(image, packed, context, tmp_path):
+    disk = disk_at(diskimages.blank(tmp_path / "sda", 40 * MIB))
+    reporter = ToldReporter()
+    with serving(packed, whole(cut_after=len(packed) // 2), status(503, Retry_After=0), whole()) as server:
+        result = prepare(params(server, packed, image), context, disk, reporter=reporter)
+    content = (tmp_path / "sda").read_bytes()
+    # The backup table moved, and with it the addresses in the header and the protective MBR.
+    assert content[:446] == image[:446]
+    assert content[2 * MIB : len(image) - MIB] == image[2 * MIB : -MIB]
+    verified = subprocess.run(["sgdisk", "-v", str(tmp_path / "sda")], capture_output=True, text=True)
+    assert "No problems found" in verified.stdout
+    with open_device(disk.devnode, write=False) as device:
+        table = gpt.read(device)
+    assert [one.number for one in table.partitions] == [1, 2, 3]
+    assert table.last_usable > 39 * MIB // 512
+    assert result["verified"] is True
+    assert result["raw_bytes"] == len(image)
+    assert result["written_bytes"] == len(image)
+    assert result["zero_bytes"] > 10 * MIB
+    assert result["fetch_restarts"] == 2
+    assert result["disk"]["serial"] == "S-sda"
+    assert result["digest"] == "sha256:" + hashlib.sha256(packed).hexdigest()
+    assert context.state.prepared("image-1") == PreparedDisk(
+        image_id="image-1", identity=disk.identity, digest=result["digest"]
+    )
+    steps = [call["step"] for call in reporter.progress_calls]
+    assert steps == sorted(steps)
+    assert set(steps) == {"fetch_write", "verify"}
+    percents = [call["percent"] for call in reporter.progress_calls]
+    assert percents == sorted(percents)
+    assert percents[-1] == 99
+    assert {"bytes_done", "bytes_total", "bytes_per_second", "written_bytes", "skipped_bytes"} <= set(
+        reporter.progress_calls[0]
+    )
+
+
+def test_a_zeroed_disk_is_written_only_where_there_is_something(image, packed, context, tmp_path):
+    disk = disk_at(diskimages.blank(tmp_path / "sda", 40 * MIB, fill=b"\0"))
+    context.state.mark_zero(disk.identity)
+    with serving(packed) as server:
+        result = prepare(params(server, packed, image), context, disk)
+    assert result["skipped_bytes"] == result["zero_bytes"] > 10 * MIB
+    assert result["written_bytes"] + result["skipped_bytes"] == len(image)
+    assert not context.state.is_zero(disk.identity)
+    assert (tmp_path / "sda").read_bytes()[2 * MIB : len(image) - MIB] == image[2 * MIB : -MIB]
+
+
+@pytest.mark.parametrize("sector", [512, 4096])
+@needs_loop
+def test_on_a_loop_device_of_either_sector_size(sector, context, tmp_path):
+    disk_file = diskimages.blank(tmp_path / "disk", 40 * MIB)
+    made = diskimages.blank(tmp_path / "made", 16 * MIB, fill=b"\0")
+    with diskimages.loop_device(made, sector=sector) as name:
+        diskimages.run("sgdisk", "--new=1:0:+8M", name)
+    raw = made.read_bytes()
+    with diskimages.loop_device(disk_file, sector=sector) as name, serving(raw) as server:
+        disk = disk_at(name, size=40 * MIB)
+        wanted = params(server, raw, raw, compression="none")
+        assert prepare(wanted, context, disk)["verified"]
+        with open_device(name, write=False) as device:
+            table = gpt.read(device)
+    assert table.block == sector
+    assert len(table.partitions) == 1
+    assert table.last_usable * sector > 39 * MIB
+
+
+@pytest.mark.parametrize("compression", ["none", "gzip", "xz"])
+def test_the_other_compressions(compression, image, context, tmp_path):
+    import gzip
+    import lzma
+
+    packed = {
+        "none": bytes,
+        "gzip": lambda raw: gzip.compress(raw, 1),
+        "xz": lambda raw: lzma.compress(raw, preset=0),
+    }
+    content = packed[compression](image)
+    disk = disk_at(diskimages.blank(tmp_path / "sda", 32 * MIB))
+    with serving(content) as server:
+        digest = "sha512:" + hashlib.sha512(image).hexdigest()
+        wanted = params(server, content, image, compression=compression, raw_digest=digest, raw_size=None)
+        assert prepare(wanted, context, disk)["raw_bytes"] == len(image)
+
+
+@pytest.mark.parametrize(
+    ("changes", "code"),
+    [
+        ({"digest": "sha256:" + "0" * 64}, "digest_mismatch"),
+        ({"raw_digest": "sha256:" + "0" * 64}, "digest_mismatch"),
+        ({"raw_size": 25 * MIB}, "image_truncated"),
+        ({"raw_size": 23 * MIB}, "image_size"),
+        ({"compression": "gzip"}, "image_corrupt"),
+    ],
+)
+def test_a_wrong_image_leaves_a_disk_that_does_not_boot(changes, code, image, packed, context, tmp_path):
+    disk = disk_at(diskimages.blank(tmp_path / "sda", 40 * MIB))
+    context.state.set_prepared(PreparedDisk(image_id="image-1", identity=disk.identity, digest="old"))
+    with serving(packed) as server:
+        error = refused(params(server, packed, image, **changes), context, disk)
+    assert error.code == code
+    content = (tmp_path / "sda").read_bytes()
+    assert content[:MIB] == bytes(MIB)
+    assert content[-MIB:] == bytes(MIB)
+    assert context.state.prepared("image-1") is None
+
+
+def test_a_cancelled_task_leaves_a_disk_that_does_not_boot(image, packed, context, tmp_path):
+    disk = disk_at(diskimages.blank(tmp_path / "sda", 40 * MIB))
+    with serving(packed) as server, pytest.raises(Cancelled):
+        prepare(params(server, packed, image), context, disk, reporter=ToldReporter(cancel_after=5))
+    assert (tmp_path / "sda").read_bytes()[:MIB] == bytes(MIB)
+    assert context.state.prepared("image-1") is None
+
+
+def test_a_small_disk_is_refused_before_anything_is_asked_or_written(image, packed, context, tmp_path):
+    disk = disk_at(diskimages.blank(tmp_path / "sda", 20 * MIB))
+    context.state.mark_zero(disk.identity)
+    with serving(packed) as server:
+        assert refused(params(server, packed, image), context, disk).code == "disk_too_small"
+        assert server.requests == []
+    assert (tmp_path / "sda").read_bytes()[:512] == b"\xa5" * 512
+    assert context.state.is_zero(disk.identity)
+
+
+def test_without_a_raw_size_a_small_disk_shows_on_the_way(image, packed, context, tmp_path):
+    disk = disk_at(diskimages.blank(tmp_path / "sda", 20 * MIB))
+    with serving(packed) as server:
+        wanted = params(server, packed, image, raw_size=None)
+        assert refused(wanted, context, disk).code == "disk_too_small"
+    assert (tmp_path / "sda").read_bytes()[:MIB] == bytes(MIB)
+
+
+def test_only_the_machines_own_free_drives_come_into_question(packed, image, context, tmp_path):
+    path = diskimages.blank(tmp_path / "sda", MIB)
+    good = disk_at(path)
+    others = [
+        replace(good, out_of_scope="memory"),
+        replace(good, virtual_media="x"),
+        replace(good, read_only=True),
+    ]
+    with serving(packed) as server:
+        wanted = params(server, packed, image)
+        assert refused(wanted, context, *others).code == "root_disk_missing"
+        assert refused(wanted, context, good, disk_at(path, name="sdb")).code == "root_disk_ambiguous"
+        busy = refused(wanted, context, replace(good, mounts=("/mnt",)))
+    assert isinstance(busy, DeviceError)
+    assert busy.code == "device_busy"
+    assert "mounted at /mnt" in str(busy)
