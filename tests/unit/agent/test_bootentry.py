@@ -83,7 +83,8 @@ def test_fedora_takes_the_newest_of_its_bls_entries():
     assert entry.kernel == "/vmlinuz-6.10.3-200.fc40.x86_64"
     assert entry.initrds == ("/initramfs-6.10.3-200.fc40.x86_64.img",)
     assert entry.options == (
-        "root=UUID=5e6f7a8b-4444-4444-4444-444444444444 ro  no_timer_check console=tty1 console=ttyS0,115200n8 "
+        "root=UUID=5e6f7a8b-4444-4444-4444-444444444444 ro  "
+        "no_timer_check console=tty1 console=ttyS0,115200n8 "
     )
 
 

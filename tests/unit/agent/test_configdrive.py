@@ -162,9 +162,8 @@ def test_whatever_is_allowed_fits(sector, count, size):
 
 
 def test_vendor_data_as_text_and_absent_parts():
-    files = configdrive.layout(
-        drive(user_data=None, network_data=None, vendor_data="#cloud-config", files=())
-    )
+    bare = drive(user_data=None, network_data=None, vendor_data="#cloud-config", files=())
+    files = configdrive.layout(bare)
     assert set(files) == {"openstack/latest/meta_data.json", "openstack/latest/vendor_data.json"}
     assert json.loads(files["openstack/latest/vendor_data.json"]) == "#cloud-config"
     assert "files" not in json.loads(files["openstack/latest/meta_data.json"])

@@ -69,7 +69,9 @@ def test_busy_servers_are_waited_for_with_jitter_that_grows_and_is_bounded():
     pauses = []
     with serving(CONTENT, status(503), status(500), status(429, Retry_After=7), whole()) as server:
         assert fetched(spec(server.url()), pauses) == CONTENT
-    assert 0 <= pauses[0] <= 1 and 0 <= pauses[1] <= 2 and 7 <= pauses[2] <= 8
+    assert 0 <= pauses[0] <= 1
+    assert 0 <= pauses[1] <= 2
+    assert 7 <= pauses[2] <= 8
 
 
 def test_a_server_that_never_recovers_is_given_up_for_the_next_url():
