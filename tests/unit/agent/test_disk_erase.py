@@ -108,6 +108,23 @@ def test_a_missing_disk_and_a_blind_controller_are_failures(state):
     assert run(two(), {"expect_unaccounted": True}, state, unaccounted=["x"])["complete"]
 
 
+def test_a_disk_that_comes_late_is_not_passed_over(state):
+    bench = two()
+    looks = iter([bench.media])
+    bench.look = lambda: next(looks, (*bench.media, medium("sdc")))
+    with pytest.raises(AgentError) as caught:
+        run(bench, {}, state)
+    assert [(unit["serial"], unit["code"]) for unit in caught.value.detail["units"]] == [
+        ("S-sda", ""),
+        ("S-sdb", ""),
+        ("S-sdc", "appeared_late"),
+    ]
+    bench = two()
+    later = iter([bench.media])
+    bench.look = lambda: next(later, (*bench.media, medium("sdc", transport="usb")))
+    assert run(bench, {"removable": "exclude"}, state)["complete"]
+
+
 def test_cancelling_ends_as_cancelled_with_the_records(state):
     with pytest.raises(Cancelled) as caught:
         erase(read_policy({}), machine(two()), state, ToldReporter(cancel_after=5))

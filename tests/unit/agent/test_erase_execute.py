@@ -26,7 +26,7 @@ from teeth_agent.erase.hidden import Hidden, State
 from teeth_agent.erase.model import Method, Outcome
 from teeth_agent.erase.plan import Probes, plan_erase
 from teeth_agent.erase.policy import Policy, Verification
-from teeth_agent.errors import ToolError
+from teeth_agent.errors import DeviceError, ToolError
 from teeth_agent.run import Completed
 from teeth_agent.tools.nvme import Controller
 
@@ -90,6 +90,16 @@ def test_remains_that_no_canary_meets_are_found_by_the_full_read_back():
     (record,) = erase(one(KeepsOneSector("sda")))
     assert (record.outcome, record.code) == (Outcome.FAILED, "not_zero")
     assert str((3 << 20) + 700) in record.reason
+
+
+def test_zeros_that_the_disk_cannot_get_out_of_its_cache_are_no_erase():
+    class CannotFlushZeros(MemoryDisk):
+        def flush(self):
+            if self.written >= self.size:
+                raise DeviceError(f"{self.path}: flush failed", code="write_failed")
+
+    (record,) = erase(one(CannotFlushZeros("sda")))
+    assert (record.outcome, record.code) == (Outcome.FAILED, "write_failed")
 
 
 @pytest.mark.parametrize("change", [{"diskseq": 4}, {"size": 4 << 20}, {"serial": "OTHER"}])

@@ -138,6 +138,13 @@ def _plan_unit(unit: Unit, policy: Policy, probes: Probes) -> UnitPlan:
     return UnitPlan(unit=unit, action=Action.ERASE, methods=methods)
 
 
+def newcomers(plan: ErasePlan, media: tuple[Medium, ...]) -> tuple[UnitPlan, ...]:
+    """What the same policy says of the drives in ``media`` that came only after the plan was made."""
+    known = {(medium.name, medium.diskseq) for unit in plan.units for medium in unit.unit.media}
+    new = tuple(medium for medium in media if (medium.name, medium.diskseq) not in known)
+    return plan_erase(new, plan.policy, Probes()).units
+
+
 _Stop = tuple[Action, str, str]
 
 

@@ -130,6 +130,16 @@ def untouched(plan: UnitPlan) -> UnitRecord:
     )
 
 
+def late(plan: UnitPlan) -> UnitRecord:
+    """The record of a unit that came after the plan was made: nobody erased it."""
+    if plan.action is not Action.ERASE:
+        return untouched(plan)
+    reason = "it came while the others were being erased: run the erase again"
+    return UnitRecord(
+        unit=plan.unit, name=plan.unit.key, outcome=Outcome.FAILED, code="appeared_late", reason=reason
+    )
+
+
 def absent(name: str, code: str, reason: str) -> UnitRecord:
     """The record of something that should be a unit here and is not."""
     return UnitRecord(unit=None, name=name, outcome=Outcome.FAILED, code=code, reason=reason)

@@ -13,9 +13,9 @@ from teeth_agent.erase.execute import World, execute
 from teeth_agent.erase.kernellog import KernelLog, open_kernel_log
 from teeth_agent.erase.methods import Tools
 from teeth_agent.erase.model import Medium
-from teeth_agent.erase.plan import Action, ErasePlan, Probes, plan_erase
+from teeth_agent.erase.plan import Action, ErasePlan, Probes, newcomers, plan_erase
 from teeth_agent.erase.policy import Policy, read_policy
-from teeth_agent.erase.record import UnitRecord
+from teeth_agent.erase.record import UnitRecord, late
 from teeth_agent.errors import AgentError, Cancelled
 from teeth_agent.inventory.block import Disk, list_disks
 from teeth_agent.inventory.controllers import unaccounted
@@ -65,6 +65,7 @@ def erase(policy: Policy, machine: Machine, state: SharedState, reporter: Report
             if unit.action is Action.ERASE:
                 _forget_zero(state, unit.unit.media)
         records = execute(plan, machine.world, log, reporter)
+    records += [late(unit) for unit in newcomers(plan, machine.look())]
     for record in records:
         _remember_zero(state, record)
     return conclude(records, plan)
