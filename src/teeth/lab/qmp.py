@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+import logging
 import socket
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
@@ -106,6 +107,7 @@ async def open_qmp(channel: socket.socket, *, log: TextIO, clock: Callable[[], f
     Raises TeethError when QEMU does not greet: it ended while reading its arguments.
     """
     client = QMPClient("lab")
+    client.logger.setLevel(logging.CRITICAL)  # what it logs it also raises, and we tell it in one line
     listener = EventListener()
     client.register_listener(listener)
     try:

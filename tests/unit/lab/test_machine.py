@@ -1,0 +1,219 @@
+"""What a machine's description becomes on QEMU's command line."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from pathlib import Path
+from typing import Any
+from uuid import UUID
+
+import pytest
+
+from teeth.errors import UsageError
+from teeth.lab.accel import accelerator
+from teeth.lab.disk import Bus, VirtualDisk, disk_arguments
+from teeth.lab.firmware import Firmware, UefiFiles
+from teeth.lab.machine import Channels, DirectBoot, DiskBoot, Machine, NetworkBoot, qemu_argv
+from teeth.lab.network import Network, Nic
+
+GIB = 1 << 30
+DIRECT = DirectBoot(kernel=Path("/k"), initrd=Path("/i"), cmdline="console=ttyS0 teeth.ca=sha256:aa")
+NIC = Nic(mac="52:54:00:00:00:01")
+CHANNELS = Channels(qmp=7, console=9, raw_log=Path("/tmp/a,b/console.raw"))
+UEFI = UefiFiles(code=Path("/f/code.fd"), variables=Path("/run/vars.fd"))
+
+
+def disk(bus: Bus, **changes: Any) -> VirtualDisk:
+    fields: dict[str, Any] = {
+        "path": Path(f"/d/{bus.value}"),
+        "size": GIB,
+        "bus": bus,
+        "serial": f"S-{bus.value}",
+    }
+    return VirtualDisk(**(fields | changes))
+
+
+def machine(**changes: Any) -> Machine:
+    return Machine(**({"name": "m1", "boot": DIRECT} | changes))
+
+
+def argv(spec: Machine, uefi: UefiFiles | None = None) -> list[str]:
+    return qemu_argv(spec, accelerator("tcg", "test"), CHANNELS, uefi)
+
+
+def values(words: list[str], option: str) -> list[str]:
+    return [words[n + 1] for n, word in enumerate(words) if word == option]
+
+
+def devices(*disks: VirtualDisk) -> list[dict[str, Any]]:
+    return [json.loads(word) for word in values(disk_arguments(disks), "-device") if word.startswith("{")]
+
+
+def test_it_dies_with_its_parent_and_waits_for_the_word() -> None:
+    words = argv(machine())
+    assert words[:5] == ["setpriv", "--pdeathsig", "KILL", "--", "qemu-system-x86_64"]
+    assert "-S" in words
+    assert values(words, "-accel") == ["tcg,thread=multi"]
+
+
+def test_descriptors_and_log_reach_qemu() -> None:
+    assert values(argv(machine()), "-chardev") == [
+        "socket,id=qmp,fd=7",
+        "socket,id=console,fd=9,logfile=/tmp/a,,b/console.raw",
+    ]
+
+
+def test_direct_boot() -> None:
+    words = argv(machine(nics=(NIC,), memory=320, cpus=3))
+    assert values(words, "-kernel") == ["/k"]
+    assert values(words, "-initrd") == ["/i"]
+    assert values(words, "-append") == ["console=ttyS0 teeth.ca=sha256:aa"]
+    assert values(words, "-netdev") == ["user,id=net0"]
+    # No boot ROM: it would only cost time.
+    assert values(words, "-device") == ["virtio-net-pci,id=nic0,netdev=net0,mac=52:54:00:00:00:01,romfile="]
+    assert (values(words, "-m"), values(words, "-smp")) == (["320"], ["3"])
+
+
+def test_network_boot() -> None:
+    second = Nic(mac="52:54:00:00:00:02", model="e1000", rom="/rom", network=Network.SILENT)
+    words = argv(machine(boot=NetworkBoot(tftp=Path("/t,1")), nics=(NIC, second)))
+    assert values(words, "-netdev") == [
+        "user,id=net0,tftp=/t,,1,bootfile=boot.ipxe",
+        "hubport,id=net1,hubid=1",
+    ]
+    assert values(words, "-device") == [
+        "virtio-net-pci,id=nic0,netdev=net0,mac=52:54:00:00:00:01,bootindex=1",
+        "e1000,id=nic1,netdev=net1,mac=52:54:00:00:00:02,bootindex=2,romfile=/rom",
+    ]
+    assert "-kernel" not in words
+
+
+def test_identity_is_what_dmi_says() -> None:
+    words = argv(machine(uuid=UUID(int=5), serial="A,1"))
+    assert values(words, "-smbios") == ["type=1,manufacturer=Teeth,product=Lab machine,serial=A,,1"]
+    assert values(words, "-uuid") == ["00000000-0000-0000-0000-000000000005"]
+
+
+def test_uefi_code_is_read_only_and_variables_are_not() -> None:
+    assert values(argv(machine(firmware=Firmware.UEFI), UEFI), "-drive") == [
+        "if=pflash,format=raw,file=/f/code.fd,readonly=on",
+        "if=pflash,format=raw,file=/run/vars.fd",
+    ]
+
+
+@pytest.mark.parametrize(("restart", "present"), [(True, False), (False, True)])
+def test_restart(restart: bool, present: bool) -> None:
+    assert ("-no-reboot" in argv(machine(restart=restart))) is present
+
+
+WWN = "5000c50015ea71ac"
+
+
+@pytest.mark.parametrize(
+    ("spec", "driver", "expected"),
+    [
+        (
+            disk(Bus.VIRTIO_SCSI, wwn=WWN),
+            "scsi-hd",
+            {"wwn": 0x5000C50015EA71AC, "rotation_rate": 1, "bus": "scsi.0"},
+        ),
+        (disk(Bus.VIRTIO_SCSI, rotational=True), "scsi-hd", {"rotation_rate": 7200}),
+        (
+            disk(Bus.VIRTIO_SCSI, sector_size=4096),
+            "scsi-hd",
+            {"logical_block_size": 4096, "physical_block_size": 4096},
+        ),
+        (disk(Bus.SATA, wwn=WWN, sector_size=4096), "ide-hd", {"bus": "ide.0", "physical_block_size": 4096}),
+        (disk(Bus.NVME, wwn=WWN), "nvme-ns", {"eui64": 0x5000C50015EA71AC, "nsid": 1, "bus": "nvme0"}),
+        (disk(Bus.VIRTIO_BLK, boot=True), "virtio-blk-pci", {"serial": "S-virtio-blk", "bootindex": 100}),
+        (disk(Bus.USB), "usb-storage", {"serial": "S-usb", "bus": "usb.0"}),
+    ],
+)
+def test_what_a_disk_shows(spec: VirtualDisk, driver: str, expected: dict[str, Any]) -> None:
+    device = next(device for device in devices(spec) if device["driver"] == driver)
+    assert device["drive"] == "disk0"
+    assert {name: device[name] for name in expected} == expected
+
+
+def test_sata_never_claims_4096_byte_logical_sectors() -> None:
+    [device] = devices(disk(Bus.SATA, sector_size=4096))
+    assert "logical_block_size" not in device
+
+
+def test_the_nvme_serial_belongs_to_the_controller() -> None:
+    controller, namespace = devices(disk(Bus.NVME))
+    assert (controller["driver"], controller["serial"]) == ("nvme", "S-nvme")
+    assert "serial" not in namespace
+
+
+def test_one_controller_for_all_scsi_disks_and_a_port_for_each_sata_disk() -> None:
+    disks = [disk(bus, serial=f"{bus.value}{n}") for n in range(2) for bus in (Bus.VIRTIO_SCSI, Bus.SATA)]
+    assert values(disk_arguments(disks), "-device").count("virtio-scsi-pci,id=scsi") == 1
+    assert [device["bus"] for device in devices(*disks)] == ["scsi.0", "ide.0", "scsi.0", "ide.1"]
+
+
+def test_a_file_name_with_a_comma_needs_no_care() -> None:
+    [backend] = values(disk_arguments([disk(Bus.VIRTIO_BLK, path=Path("/a,b"))]), "-blockdev")
+    data = json.loads(backend)
+    assert data["file"]["filename"] == "/a,b"
+    assert data["discard"] == data["file"]["discard"] == "unmap"
+
+
+@pytest.mark.parametrize(
+    ("bus", "changes", "message"),
+    [
+        (Bus.NVME, {"serial": ""}, "1 to 20 ASCII"),
+        (Bus.VIRTIO_BLK, {"serial": "x" * 21}, "1 to 20 ASCII"),
+        (Bus.VIRTIO_BLK, {"wwn": WWN}, "has no WWN"),
+        (Bus.SATA, {"wwn": "5000C50015EA71AC"}, "not 16 lower-case hex digits"),
+        (Bus.NVME, {"sector_size": 520}, "neither 512 nor 4096"),
+        (Bus.NVME, {"rotational": True}, "cannot say that it rotates"),
+        (Bus.NVME, {"size": 1000}, "not a whole number"),
+        (Bus.NVME, {"size": 0}, "not a whole number"),
+    ],
+)
+def test_a_disk_that_cannot_be_is_refused(bus: Bus, changes: dict[str, Any], message: str) -> None:
+    with pytest.raises(UsageError, match=message):
+        disk(bus, **changes)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"name": "a b"}, "machine name"),
+        ({"memory": 32}, "less than 64"),
+        ({"cpus": 0}, "0 CPUs"),
+        ({"nics": (NIC, NIC)}, "MAC address 52:54:00:00:00:01 appears twice"),
+        ({"disks": (disk(Bus.NVME), disk(Bus.USB, path=Path("/d/nvme")))}, "disk file /d/nvme appears twice"),
+        ({"disks": (disk(Bus.NVME, serial="S"), disk(Bus.USB, serial="S"))}, "disk serial S appears twice"),
+    ],
+)
+def test_a_machine_that_cannot_be_is_refused(changes: dict[str, Any], message: str) -> None:
+    with pytest.raises(UsageError, match=message):
+        machine(**changes)
+
+
+def test_seven_sata_disks_do_not_fit() -> None:
+    disks = [disk(Bus.SATA, serial=f"s{n}", path=Path(f"/{n}")) for n in range(7)]
+    with pytest.raises(UsageError, match="at most 6 SATA disks"):
+        disk_arguments(disks)
+
+
+def test_network_boot_needs_a_card_and_uefi_its_files() -> None:
+    with pytest.raises(UsageError, match="has no network card"):
+        argv(machine(boot=NetworkBoot(tftp=Path("/t"))))
+    with pytest.raises(UsageError, match="got no UEFI firmware"):
+        argv(machine(boot=DiskBoot(), firmware=Firmware.UEFI))
+
+
+@pytest.mark.parametrize(
+    "mac", ["52:54:00:00:00", "52:54:00:00:00:0G", "52-54-00-00-00-01", "53:54:00:00:00:01"]
+)
+def test_a_wrong_mac_is_refused(mac: str) -> None:
+    with pytest.raises(UsageError, match="MAC address"):
+        dataclasses.replace(NIC, mac=mac)
+
+
+def test_bootif_is_the_pxe_loaders_word() -> None:
+    assert NIC.bootif == "01-52-54-00-00-00-01"
