@@ -8,9 +8,11 @@ import errno
 import socket
 import ssl
 from collections.abc import AsyncIterator, Iterator
+from typing import Any
 
 import uvicorn
 from starlette.types import ASGIApp
+from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from teeth.errors import TeethError
 
@@ -42,6 +44,15 @@ def listening_socket(host: str, port: int, purpose: str) -> socket.socket:
     return sock
 
 
+class _Quiet(H11Protocol):
+    """HTTP/1.1 without an access log: a landing's address is a secret. (uvicorn's own switch for it turns the
+    logger off for the whole process, and only until somebody gives it a handler.)"""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.access_log = False
+
+
 class _Server(uvicorn.Server):
     """uvicorn without its own signal handling (signals belong to the program), that says when it is up."""
 
@@ -66,9 +77,8 @@ async def serve(app: ASGIApp, sock: socket.socket, tls: ssl.SSLContext | None = 
         loop="none",
         lifespan="off",
         ws="none",
-        http="h11",
+        http=_Quiet,
         log_config=None,
-        access_log=False,
         server_header=False,
         limit_concurrency=_CONNECTIONS,
         timeout_keep_alive=15,

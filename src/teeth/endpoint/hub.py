@@ -95,8 +95,8 @@ class Hub:
 
         The task is on disk before this returns and is sent now or when the node connects. The same
         ``task_id`` with the same params asks nothing twice. ``sent`` are the params as the agent gets them,
-        where they differ from ``params``. ``hold``: a two-step task that reaches "prepared" before ``release``
-        is told not to go; the agent then ends it with an error and the machine stays where it is.
+        where they differ from ``params``. ``hold``: a two-step task that reaches "prepared" before
+        ``release`` is told not to go; the agent then ends it with an error and stays where it is.
         Raises TeethError for what can never be sent.
         """
         identity = task_id or f"t-{secrets.token_hex(8)}"

@@ -12,8 +12,8 @@ from typing import Any
 from teeth.endpoint.secrets import redact
 from teeth.errors import TeethError
 
-# Everything that happens in an endpoint's process, whichever package says it.
-_LOGGERS = ("teeth", "teeth_stream", "uvicorn")
+# What happens in an endpoint's process, whichever package says it. An HTTP server's starting is no news.
+_LEVELS = {"teeth": logging.INFO, "teeth_stream": logging.INFO, "uvicorn": logging.WARNING}
 
 
 def note(logger: logging.Logger, level: int, event: str, **fields: Any) -> None:
@@ -53,14 +53,14 @@ def log_to(path: Path | None) -> Iterator[None]:
     except OSError as error:
         raise TeethError(f"the log {path} cannot be written: {error.strerror}") from error
     handler.setFormatter(JsonLines())
-    before = [(name, logging.getLogger(name).level) for name in _LOGGERS]
-    for name, _ in before:
+    before = {name: logging.getLogger(name).level for name in _LEVELS}
+    for name, level in _LEVELS.items():
         logging.getLogger(name).addHandler(handler)
-        logging.getLogger(name).setLevel(logging.INFO)
+        logging.getLogger(name).setLevel(level)
     try:
         yield
     finally:
-        for name, level in before:
+        for name, level in before.items():
             logging.getLogger(name).removeHandler(handler)
             logging.getLogger(name).setLevel(level)
         handler.close()

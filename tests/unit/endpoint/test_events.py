@@ -9,8 +9,8 @@ from teeth.endpoint.taskstate import Task, TaskState
 
 def progress(percent: float, *, mere: bool = True) -> TaskChanged:
     task = Task(
-        task_id="t1", node_id="n1", method="m", params={}, params_digest="d", awaits_landing=False, held=False,
-        state=TaskState.RUNNING, created=1.0, updated=1.0, percent=percent,
+        task_id="t1", node_id="n1", method="m", params={}, params_digest="d", awaits_landing=False,
+        held=False, state=TaskState.RUNNING, created=1.0, updated=1.0, percent=percent,
     )  # fmt: skip
     return TaskChanged(task=task, fields={}, progress=mere)
 

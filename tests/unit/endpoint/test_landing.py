@@ -38,7 +38,9 @@ def test_the_script_stands_alone_and_parses_as_python() -> None:
     literal = next(
         node.args[0].value
         for node in ast.walk(tree)
-        if isinstance(node, ast.Call) and ast.unparse(node.func) == "json.loads" and isinstance(node.args[0], ast.Constant)
+        if isinstance(node, ast.Call)
+        and ast.unparse(node.func) == "json.loads"
+        and isinstance(node.args[0], ast.Constant)
     )
     assert isinstance(literal, str)
     assert json.loads(literal) == {"url": ticket.url, "ca": CA, "files": ["/etc/a 'quoted' \"name\"\\"]}
