@@ -34,8 +34,8 @@ class Server:
 
     async def serve(self) -> None:
         self.say(GREETING)
-        while line := await self._reader.readline():
-            asked = json.loads(line)
+        while data := await self._reader.read(65536):  # the client ends no line, and waits for each answer
+            asked = json.loads(data)
             number = {"id": asked["id"]} if "id" in asked else {}
             if asked["execute"] == "bad":
                 self.say({"error": {"class": "GenericError", "desc": "no such thing"}, **number})

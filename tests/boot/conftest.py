@@ -1,0 +1,119 @@
+"""Machines for tests: started by a fixture, ended whatever happens, their logs kept when a test fails."""
+
+from __future__ import annotations
+
+import functools
+import http.server
+import re
+import shutil
+import threading
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import AsyncExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+import pytest_asyncio
+
+from teeth.lab.accel import Accelerator, find_accelerator
+from teeth.lab.machine import Machine
+from teeth.lab.network import HOST_ADDRESS
+from teeth.lab.probe_payload import probe_initramfs
+from teeth.lab.running import RunningMachine, run_machine
+from teeth.paths import Paths, find_checkout
+
+_FAILED = pytest.StashKey[bool]()
+_TAIL = 40  # console lines shown with a failure
+
+Boot = Callable[[Machine], Awaitable[RunningMachine]]
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item: pytest.Item) -> Any:
+    """Remember a failure for the fixtures' teardown, and show with it what the machines last said."""
+    report = yield
+    if report.failed:
+        item.stash[_FAILED] = True
+        for log in sorted(log_folder(item).glob("*/console.log")):
+            tail = log.read_text().splitlines()[-_TAIL:]
+            report.sections.append((f"end of {log}", "\n".join(tail)))
+    return report
+
+
+def log_folder(item: pytest.Item) -> Path:
+    """Where a test's machines keep their logs: build/tests/NAME."""
+    return find_checkout().build / "tests" / re.sub(r"[^\w.-]+", "-", item.name).strip("-")
+
+
+@pytest.fixture(scope="session")
+def paths() -> Paths:
+    return find_checkout()
+
+
+@pytest.fixture(scope="session")
+def ramdisk(paths: Paths) -> Path:
+    """The folder of the built ramdisk."""
+    if not (paths.ramdisk / "manifest.json").is_file():
+        pytest.fail("there is no built ramdisk: run make image", pytrace=False)
+    return paths.ramdisk
+
+
+@pytest.fixture(scope="session")
+def kernel(ramdisk: Path) -> Path:
+    return ramdisk / "vmlinuz"
+
+
+@pytest.fixture(scope="session")
+def accelerator(kernel: Path, paths: Paths) -> Accelerator:
+    return find_accelerator(kernel, paths.cache)
+
+
+@pytest.fixture(scope="session")
+def tiny_initramfs(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The probe's: one program that says its marker and restarts the machine."""
+    path = tmp_path_factory.mktemp("tiny") / "initramfs"
+    path.write_bytes(probe_initramfs())
+    return path
+
+
+@pytest_asyncio.fixture
+async def boot(accelerator: Accelerator, request: pytest.FixtureRequest) -> AsyncIterator[Boot]:
+    """Start machines; they end with the test. Logs lie in build/tests/TEST/MACHINE and stay when it fails."""
+    folder = log_folder(request.node)
+    shutil.rmtree(folder, ignore_errors=True)
+    async with AsyncExitStack() as stack:
+
+        async def start(machine: Machine) -> RunningMachine:
+            running = run_machine(machine, accelerator=accelerator, folder=folder / machine.name)
+            return await stack.enter_async_context(running)
+
+        yield start
+    if not request.node.stash.get(_FAILED, False):
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FileServer:
+    """A web server on the host's loopback: ``url`` is how a guest reaches ``folder``."""
+
+    folder: Path
+    url: str
+
+
+class _Quiet(http.server.SimpleHTTPRequestHandler):
+    def log_message(self, format: str, *args: object) -> None:
+        pass
+
+
+@pytest.fixture
+def file_server(tmp_path: Path) -> Iterator[FileServer]:
+    folder = tmp_path / "http"
+    folder.mkdir()
+    handler = functools.partial(_Quiet, directory=str(folder))
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        thread = threading.Thread(target=server.serve_forever, daemon=True)
+        thread.start()
+        yield FileServer(folder=folder, url=f"http://{HOST_ADDRESS}:{server.server_port}")
+        server.shutdown()
+        thread.join()
