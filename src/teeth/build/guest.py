@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import importlib.metadata
 import json
-import tempfile
+import time
 import uuid
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -16,8 +16,9 @@ from teeth.build.dib import build_recipe, remove_tree
 from teeth.build.disk import SECTOR, Layout, assemble_disk, plan_layout
 from teeth.build.disk_grub import find_grub
 from teeth.build.disk_tree import TreeFacts, read_tree, settle_tree, unpack_tree
+from teeth.build.locks import only_one
 from teeth.build.mirrors import find_mirrors
-from teeth.build.recipe import find_recipe, load_recipe
+from teeth.build.recipe import element_closure, find_recipe, load_recipe
 from teeth.cache import content_key, file_digest
 from teeth.errors import TeethError
 from teeth.paths import Paths
@@ -71,13 +72,9 @@ class GuestManifest:
 
 def guest_key(paths: Paths) -> str:
     """One digest over everything in the checkout that the image is made from, and the tools' versions."""
-    own = Path(__file__).parent
-    trees = [
-        find_recipe("guest", paths.recipes),
-        paths.elements / "teeth-debian",
-        paths.elements / "teeth-guest",
-        *(own / name for name in _SOURCES),
-    ]
+    recipe = load_recipe(find_recipe("guest", paths.recipes), elements=paths.elements)
+    trees = [recipe.path, *(Path(__file__).parent / name for name in _SOURCES)]
+    trees += [paths.elements / name for name in element_closure(recipe, paths.elements)]
     facts = {
         "diskimage-builder": importlib.metadata.version("diskimage-builder"),
         "grub": run(["grub-mkimage", "--version"]).strip(),
@@ -96,46 +93,55 @@ def read_manifest(folder: Path) -> GuestManifest | None:
 
 
 def build_guest(
-    paths: Paths, *, force: bool = False, say: Say = lambda _: None, on_line: Say | None = None
+    paths: Paths, *, refresh: bool = False, say: Say = lambda _: None, on_line: Say | None = None
 ) -> tuple[GuestManifest, bool]:
     """(manifest, whether it was built now). An image of the same inputs is left as it is.
 
     ``say`` gets one line per step, ``on_line`` diskimage-builder's own lines. Raises TeethError. Nothing
     stays mounted or looped on any way out; a build that does not end leaves the image before it in place.
     """
-    key = guest_key(paths)
-    present = read_manifest(paths.guest)
-    if present is not None and present.key == key and not force:
-        return present, False
+    with only_one(paths.cache / "guest.lock", say):
+        key = guest_key(paths)
+        present = read_manifest(paths.guest)
+        if present is not None and present.key == key and not refresh:
+            return present, False
+        started = time.monotonic()
+        with _work_folder(paths) as work:
+            manifest = _build(paths, work, key, say=say, on_line=on_line)
+            _publish(work, paths.guest, manifest)
+        say(f"guest: done in {time.monotonic() - started:.0f} s")
+    return manifest, True
+
+
+def _build(paths: Paths, work: Path, key: str, *, say: Say, on_line: Say | None) -> GuestManifest:
+    """Make both disk files in ``work``."""
     modules = find_grub()
     root_uuid = uuid.uuid5(_NAMESPACE, key)
-    with _work_folder(paths.cache) as work:
-        archive = _build_tree(paths, work, say, on_line)
-        facts = read_tree(archive)
-        layout = plan_layout(facts.content, free=_FREE)
-        say(f"assembling a disk of {layout.size // _MIB} MiB")
-        tree, disk = work / "tree", work / RAW
-        unpack_tree(archive, tree)
-        archive.unlink()
-        settle_tree(tree, facts=facts, root_uuid=root_uuid, arguments=_ARGUMENTS, scratch=work / "settings")
-        assemble_disk(tree, disk, layout=layout, root_uuid=root_uuid, modules=modules, work=work / "grub")
-        say("compressing it")
-        run(["zstd", "-q", "-f", "-T0", _ZSTD_LEVEL, "--check", disk, "-o", work / DISK])
-        manifest = _describe(work, layout=layout, facts=facts, root_uuid=root_uuid, key=key)
-        _publish(work, paths.guest, manifest)
-    return manifest, True
+    archive = _build_tree(paths, work, say, on_line)
+    facts = read_tree(archive)
+    layout = plan_layout(facts.content, free=_FREE)
+    say(f"guest: assembling a disk of {layout.size // _MIB} MiB")
+    tree, disk = work / "tree", work / RAW
+    unpack_tree(archive, tree)
+    archive.unlink()
+    settle_tree(tree, facts=facts, root_uuid=root_uuid, arguments=_ARGUMENTS, scratch=work / "settings")
+    assemble_disk(tree, disk, layout=layout, root_uuid=root_uuid, modules=modules, work=work / "grub")
+    say("guest: compressing it")
+    run(["zstd", "-q", "-f", "-T0", _ZSTD_LEVEL, "--check", disk, "-o", work / DISK])
+    return _describe(work, layout=layout, facts=facts, root_uuid=root_uuid, key=key)
 
 
 def _build_tree(paths: Paths, work: Path, say: Say, on_line: Say | None) -> Path:
     recipe = load_recipe(find_recipe("guest", paths.recipes), elements=paths.elements)
-    say(f"building the tree of recipe {recipe.name} with diskimage-builder")
+    log = paths.build / "logs" / "guest.log"
+    say(f"guest: building the tree with diskimage-builder (log: {log})")
     build = work / "dib"
     build_recipe(
         recipe,
         elements=paths.elements,
         work=build,
         environment=find_mirrors().environment(),
-        log=paths.build / "logs" / "guest.log",
+        log=log,
         cache=paths.cache,
         on_line=on_line,
     )
@@ -146,9 +152,11 @@ def _build_tree(paths: Paths, work: Path, say: Say, on_line: Say | None) -> Path
 
 
 @contextmanager
-def _work_folder(cache: Path) -> Iterator[Path]:
-    cache.mkdir(parents=True, exist_ok=True)
-    work = Path(tempfile.mkdtemp(prefix="guest-", dir=cache))
+def _work_folder(paths: Paths) -> Iterator[Path]:
+    """The build's own folder; what a killed build left there goes first."""
+    work = paths.build / "work" / "guest"
+    remove_tree(work)
+    work.mkdir(parents=True)
     try:
         yield work
     finally:

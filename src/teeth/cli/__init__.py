@@ -11,6 +11,7 @@ import click
 from teeth import __version__
 from teeth.cli.demo import demo
 from teeth.cli.endpoint import endpoint
+from teeth.cli.guest import guest
 from teeth.cli.image import image
 from teeth.cli.lab import lab
 from teeth.errors import TeethError
@@ -26,6 +27,7 @@ def teeth() -> None:
 
 for command in (demo, endpoint, image, lab):
     teeth.add_command(command)
+image.add_command(guest)
 
 
 def main(argv: list[str] | None = None) -> None:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import time
-
 import click
 
 from teeth.build.guest import DISK, GuestManifest, build_guest
@@ -11,20 +9,18 @@ from teeth.paths import Paths, find_checkout
 
 
 @click.command()
-@click.option("--force", is_flag=True, help="Build even when nothing has changed.")
+@click.option("--refresh", is_flag=True, help="Build it anew, with the archive's present packages.")
 @click.option("--verbose", "-v", is_flag=True, help="Show diskimage-builder's own lines.")
-def guest(force: bool, verbose: bool) -> None:
+def guest(refresh: bool, verbose: bool) -> None:
     """Build the operating system image that the demo deploys: build/guest/."""
     paths = find_checkout()
-    started = time.monotonic()
     manifest, built = build_guest(
         paths,
-        force=force,
-        say=lambda line: click.echo(f"guest image: {line}"),
+        refresh=refresh,
+        say=click.echo,
         on_line=click.echo if verbose else None,
     )
-    state = f"built in {time.monotonic() - started:.0f} s" if built else "up to date"
-    click.echo(f"guest image: {state}: {_summary(paths, manifest)}")
+    click.echo(f"guest: {'built' if built else 'up to date'}: {_summary(paths, manifest)}")
 
 
 def _summary(paths: Paths, manifest: GuestManifest) -> str:
