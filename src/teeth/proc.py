@@ -13,6 +13,7 @@ from teeth.errors import TeethError
 
 # Tools are parsed: their words must not depend on the user's language.
 _LOCALE = {"LC_ALL": "C.UTF-8", "LANG": "C.UTF-8"}
+Process = subprocess.Popen[bytes]  # what background() yields, for annotations elsewhere
 _TAIL = 20  # lines of a failed tool's output worth showing
 
 

@@ -6,7 +6,6 @@ import asyncio
 import contextlib
 import os
 import socket
-import subprocess
 import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, ExitStack, asynccontextmanager
@@ -18,7 +17,7 @@ from teeth.lab.console import Console, Line
 from teeth.lab.firmware import Firmware, UefiFiles, require_uefi
 from teeth.lab.machine import Channels, DirectBoot, Machine, NetworkBoot, qemu_argv
 from teeth.lab.qmp import Qmp, open_qmp
-from teeth.proc import background
+from teeth.proc import Process, background
 
 LOGS = ("console.log", "console.raw", "qmp.jsonl", "qemu.log")
 _END_SECONDS = 5.0  # from QMP's quit to QEMU's end: it closes its disks first
@@ -29,7 +28,7 @@ class RunningMachine:
     """A machine under power. Times are seconds since its first instruction could run."""
 
     def __init__(
-        self, machine: Machine, console: Console, qmp: Qmp, process: subprocess.Popen[bytes]
+        self, machine: Machine, console: Console, qmp: Qmp, process: Process
     ) -> None:
         self.machine = machine
         self.console = console
