@@ -95,6 +95,7 @@ Tap = Callable[[bool, Mapping[str, Any]], None]
 class _Pending:
     method: str
     deadline: float
+    keepalive: bool  # our own ping: nobody waits for its answer
 
 
 class Connection:
@@ -189,14 +190,14 @@ class Connection:
         for identity, pending in list(self._pending.items()):
             if now >= pending.deadline:
                 del self._pending[identity]
-                if pending.method == methods.PING:
+                if pending.keepalive:
                     continue
                 problem = Problem(code="timeout", msg=f"{pending.method} was not answered in time")
                 events.append(Answered(id=identity, method=pending.method, problem=problem))
         if now >= self._next_ping:
             self._next_ping = now + self._ping_delay()
             if self.state in (State.READY, State.DRAINING):
-                self._send_command(methods.PING, {}, now + self._silence())
+                self._send_command(methods.PING, {}, now + self._silence(), keepalive=True)
         return events
 
     # --- what we want
@@ -310,7 +311,7 @@ class Connection:
         if pending is None:
             self.ignored += 1
             return []
-        if pending.method == methods.PING:
+        if pending.keepalive:
             return []
         if isinstance(message, Failure):
             if pending.method == methods.HANDSHAKE:
@@ -325,11 +326,13 @@ class Connection:
         events.append(Answered(id=message.id, method=pending.method, result=message.result))
         return events
 
-    def _send_command(self, method: str, params: dict[str, Any], deadline: float) -> str:
+    def _send_command(
+        self, method: str, params: dict[str, Any], deadline: float, *, keepalive: bool = False
+    ) -> str:
         self._next_id += 1
         identity = f"{self.role.value[0]}{self._next_id}"
         self._send(Command(id=identity, method=method, params=params))
-        self._pending[identity] = _Pending(method, deadline)
+        self._pending[identity] = _Pending(method, deadline, keepalive)
         return identity
 
     def _echo(self, ping: Command) -> None:
@@ -373,7 +376,7 @@ class Connection:
         events: list[Event] = [
             Answered(id=identity, method=pending.method, problem=problem)
             for identity, pending in self._pending.items()
-            if pending.method != methods.PING
+            if not pending.keepalive
         ]
         self._pending.clear()
         self._owed.clear()
