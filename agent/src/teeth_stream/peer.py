@@ -20,6 +20,7 @@ from teeth_protocol.connection import (
     Tap,
 )
 from teeth_protocol.errors import LocalProtocolError, Problem, ProblemError, UnsendableError
+from teeth_protocol.fields import FieldError
 from teeth_protocol.limits import Limits
 
 _log = logging.getLogger(__name__)
@@ -45,7 +46,7 @@ class Peer:
     """The other side of one connection.
 
     ``handler`` answers the peer's commands, one at a time and in their order; pings are answered even
-    while it is busy. It raises ProblemError for an error response. It is cancelled when the connection ends.
+    while it is busy. It raises ProblemError (or FieldError: bad_params) for an error response. It is cancelled when the connection ends.
     """
 
     def __init__(
@@ -158,6 +159,8 @@ class Peer:
                 self._take(self.connection.send_result(command.id, result))
             except ProblemError as error:
                 self._refuse(command, error.problem)
+            except FieldError as error:
+                self._refuse(command, Problem(code="bad_params", msg=str(error)))
             except UnsendableError as error:
                 _log.error("the answer to %s cannot be sent: %s", command.method, error)
                 self._refuse(command, Problem(code="unsendable", msg=f"the answer cannot be sent: {error}"))
