@@ -46,7 +46,8 @@ class Peer:
     """The other side of one connection.
 
     ``handler`` answers the peer's commands, one at a time and in their order; pings are answered even
-    while it is busy. It raises ProblemError (or FieldError: bad_params) for an error response. It is cancelled when the connection ends.
+    while it is busy. It raises ProblemError for an error response (FieldError: bad_params). It is
+    cancelled when the connection ends.
     """
 
     def __init__(
