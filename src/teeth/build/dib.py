@@ -67,7 +67,10 @@ def build_recipe(
                     time.sleep(_POLL_SECONDS)
                 ended = True
             finally:
+                loops = loop_devices(work)
                 _end_group(process.pid, process.poll, ask_after=_GRACE_SECONDS if ended else 0)
+                release(work)
+                _detach(loops)
         follower.read()
         if process.returncode != 0:
             raise TeethError(
@@ -83,14 +86,36 @@ def release(folder: Path) -> None:
     """End processes chrooted below ``folder``, unmount all that is mounted there, detach its loop devices."""
     root = f"{folder.resolve()}/"
     _kill_chrooted(root)
+    # Loop devices first, while their files still have a path here; a mounted one goes with its mount.
+    _detach(loop_devices(folder))
     for target in reversed(_mount_points()):
         if target.startswith(root):
             with contextlib.suppress(TeethError):
                 run([*as_root(), "umount", "--lazy", target])
-    for backing in Path("/sys/block").glob("loop*/loop/backing_file"):
-        with contextlib.suppress(OSError, TeethError):
-            if backing.read_text().startswith(root):
-                run([*as_root(), "losetup", "--detach", f"/dev/{backing.parts[3]}"])
+
+
+def loop_devices(folder: Path) -> dict[str, str]:
+    """``{device name: backing file}`` of the loop devices whose files lie below ``folder``."""
+    root = f"{folder.resolve()}/"
+    return {name: backing for name, backing in _backing_files().items() if backing.startswith(root)}
+
+
+def _backing_files() -> dict[str, str]:
+    found: dict[str, str] = {}
+    for path in Path("/sys/block").glob("loop*/loop/backing_file"):
+        with contextlib.suppress(OSError):
+            found[path.parts[3]] = path.read_text().strip().removesuffix(" (deleted)")
+    return found
+
+
+def _detach(devices: Mapping[str, str]) -> None:
+    """Detach ``devices`` as far as they still are what they were. Once its file system is unmounted, a
+    backing file is shown by what is left of its path."""
+    now = _backing_files()
+    for name, backing in devices.items():
+        if name in now and backing.endswith(now[name]):
+            with contextlib.suppress(TeethError):
+                run([*as_root(), "losetup", "--detach", f"/dev/{name}"])
 
 
 def _kill_chrooted(root: str) -> None:

@@ -32,10 +32,11 @@ def measure(tree: Path) -> dict[str, int]:
     """``{path: bytes}`` of every file and link below ``tree``; a file with several names counts once."""
     sizes: dict[str, int] = {}
     seen: set[int] = set()
-    for folder, _, names in os.walk(tree):
-        for name in names:
-            path = Path(folder, name)
+    for folder, folders, names in os.walk(tree):
+        for path in (Path(folder, name) for name in (*names, *folders)):
             status = path.lstat()
+            if stat.S_ISDIR(status.st_mode):
+                continue
             first = status.st_nlink == 1 or status.st_ino not in seen
             seen.add(status.st_ino)
             counts = first and (stat.S_ISREG(status.st_mode) or stat.S_ISLNK(status.st_mode))

@@ -144,12 +144,11 @@ def _leads(root: Path, path: str, present: Collection[str]) -> bool:
 
 
 def delete(root: Path, tree: Tree, stay: Collection[str]) -> None:
-    """Remove every file that does not stay, and every folder that this empties."""
+    """Remove every file that does not stay, and every folder that is then empty."""
     for path in tree.files:
         if path not in stay:
             (root / path).unlink()
-    emptied = {str(parent) for path in tree.files if path not in stay for parent in Path(path).parents}
-    for folder in sorted(tree.folders & emptied, key=len, reverse=True):
+    for folder in sorted(tree.folders, key=len, reverse=True):
         if not any((root / folder).iterdir()):
             (root / folder).rmdir()
 
