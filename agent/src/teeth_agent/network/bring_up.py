@@ -74,11 +74,8 @@ async def network(
             try:
                 lease = await stack.enter_async_context(kernel.dhcp(link.name, waits.dhcp))
                 await kernel.configure(link.index, lease)
-            except TimeoutError as error:
-                problem("no_dhcp", str(error))
-                continue
             except OSError as error:
-                problem("no_dhcp", f"{link.name}: {error}")
+                problem("no_dhcp", str(error) if isinstance(error, TimeoutError) else f"{link.name}: {error}")
                 await asyncio.sleep(waits.retry)
                 continue
             _write_resolver(root, lease)
