@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
@@ -31,10 +32,13 @@ def tree_files(root: Path) -> list[Path]:
 def content_key(trees: Iterable[Path], facts: Mapping[str, str]) -> str:
     """One hex digest over the names, modes and bytes of ``trees`` and over ``facts``.
 
-    Paths enter relative to their tree, so that two checkouts in different places agree.
+    Paths enter relative to their tree, so that two checkouts in different places agree. Raises ValueError
+    for a NUL in a fact: it is what keeps the parts apart (no path can hold one).
     """
     total = hashlib.sha256()
     for name, value in sorted(facts.items()):
+        if "\0" in name + value:
+            raise ValueError(f"a NUL in the fact {name!r}")
         total.update(f"fact\0{name}\0{value}\n".encode())
     for tree in trees:
         for path in tree_files(tree):
@@ -43,5 +47,5 @@ def content_key(trees: Iterable[Path], facts: Mapping[str, str]) -> str:
                 body = f"link {path.readlink()}"
             else:
                 body = f"{'x' if path.stat().st_mode & 0o100 else '-'} {file_digest(path)}"
-            total.update(f"file\0{tree.name}\0{relative}\0{body}\n".encode())
+            total.update(os.fsencode(f"file\0{tree.name}\0{relative}\0{body}\n"))
     return total.hexdigest()

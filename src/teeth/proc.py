@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shlex
+import signal
 import subprocess
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -83,10 +85,8 @@ def run(
             )
             output = done.stdout.decode(errors="replace")
             tail = "\n".join((output + done.stderr.decode(errors="replace")).splitlines()[-_TAIL:])
-    except FileNotFoundError as error:
-        if cwd is not None and not cwd.is_dir():
-            raise
-        raise TeethError(f"the tool {words[0]} is not installed", hint="run make setup") from error
+    except OSError as error:
+        raise _not_started(words, cwd, error) from error
     except subprocess.TimeoutExpired as error:
         raise TeethError(f"{shlex.join(words)} did not end within {timeout:g} s") from error
     if done.returncode != 0:
@@ -104,7 +104,8 @@ def background(
     stop_timeout: float = 10.0,
     pass_fds: Sequence[int] = (),
 ) -> Iterator[subprocess.Popen[bytes]]:
-    """A tool that runs while the block runs: terminated at its end, killed after ``stop_timeout`` s.
+    """A tool that runs while the block runs: it and what it started are terminated at the block's end, killed
+    after ``stop_timeout`` s.
 
     It gets a session of its own, so that Ctrl-C at the terminal reaches only us and we choose the order
     of ending. The descriptors ``pass_fds`` stay open in it under their own numbers.
@@ -123,15 +124,29 @@ def background(
                 start_new_session=True,
                 pass_fds=pass_fds,
             )
-        except FileNotFoundError as error:
-            raise TeethError(f"the tool {words[0]} is not installed", hint="run make setup") from error
+        except OSError as error:
+            raise _not_started(words, cwd, error) from error
     try:
         yield process
     finally:
         if process.poll() is None:
-            process.terminate()
+            _signal_group(process, signal.SIGTERM)
             try:
                 process.wait(stop_timeout)
             except subprocess.TimeoutExpired:
-                process.kill()
+                _signal_group(process, signal.SIGKILL)
                 process.wait()
+
+
+def _signal_group(process: Process, number: signal.Signals) -> None:
+    """The tool and what it started; not reaped yet, so the number is still its own."""
+    with contextlib.suppress(ProcessLookupError):
+        os.killpg(process.pid, number)
+
+
+def _not_started(words: Sequence[str], cwd: Path | None, error: OSError) -> TeethError:
+    if cwd is not None and not cwd.is_dir():
+        return TeethError(f"{words[0]} cannot be run in {cwd}: there is no such folder")
+    if isinstance(error, FileNotFoundError) and error.filename in (None, words[0]):
+        return TeethError(f"the tool {words[0]} is not installed", hint="run make setup")
+    return TeethError(f"{words[0]} cannot be run: {error.strerror or error}")
