@@ -70,14 +70,14 @@ async def _session(
 
 
 def _inventory(settings: Config, links: list[netlink.Link]) -> dict[str, Any]:
-    from teeth_agent.inventory.block import list_disks  # not needed before the first question
+    from teeth_agent.inventory.block import settled_disks  # not needed before the first question
 
     return {
         "firmware": machine.firmware(_ROOT),
         "processor": machine.processor(_ROOT),
         "memory": machine.memory(_ROOT),
         "interfaces": machine.interfaces(_ROOT, links, settings.boot_mac),
-        "disks": [disk.to_json() for disk in list_disks()],
+        "disks": [disk.to_json() for disk in settled_disks()],
     }
 
 

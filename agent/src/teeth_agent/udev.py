@@ -64,6 +64,20 @@ def wait_for_disks(wanted: Wanted, timeout: float) -> list[UdevDevice]:
         monitor.poll(timeout=min(left, 1.0))
 
 
+def wait_quiet(quiet: float, most: float) -> None:
+    """Until no block device has come, gone or changed for ``quiet`` seconds, at the most ``most`` seconds.
+
+    Buses are scanned in the background: an answer that is given too early misses the disks behind them.
+    """
+    monitor = pyudev.Monitor.from_netlink(_context())
+    monitor.filter_by("block")
+    monitor.start()
+    deadline = time.monotonic() + most
+    while (left := deadline - time.monotonic()) > 0:
+        if monitor.poll(timeout=min(quiet, left)) is None:
+            return
+
+
 def _context() -> pyudev.Context:
     # pyudev asks ctypes for the library, and ctypes asks ldconfig, gcc or ld: three programs that a ramdisk
     # does not carry. The name is fixed by libudev's ABI since 2012.

@@ -32,7 +32,10 @@ image.add_command(guest)
 
 def main(argv: list[str] | None = None) -> None:
     """Run one command: what it refuses is one line on standard error and a non-zero status."""
-    logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(name)s: %(message)s")
+    handler = logging.StreamHandler()
+    # On the handler, not on the root: a log file of the same run may want more than the terminal.
+    handler.setLevel(logging.WARNING)
+    logging.basicConfig(handlers=[handler], format="%(levelname)s %(name)s: %(message)s")
     code: Any = 0
     try:
         code = teeth.main(args=argv, prog_name="teeth", standalone_mode=False)

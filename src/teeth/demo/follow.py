@@ -22,15 +22,17 @@ async def follow(
     *,
     deadline: float,
     until: Collection[TaskState] = _OVER,
+    silent: bool = False,
 ) -> Task:
-    """Show the task until its state is one of ``until``.
+    """Show the task (unless ``silent``) until its state is one of ``until``.
 
     Raises TeethError when it ends otherwise, or is not there after ``deadline`` seconds.
     """
     try:
         async with asyncio.timeout(deadline):
             async for event in endpoint.task_events(task_id):
-                _show(view, step, event.percent, event.step, event.eta, event.fields)
+                if not silent:
+                    _show(view, step, event.percent, event.step, event.eta, event.fields)
                 if event.state in until:
                     return event.task
     except TimeoutError:

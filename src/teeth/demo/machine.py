@@ -7,7 +7,7 @@ from pathlib import Path
 
 from teeth.demo.scenario import Fault, Scenario
 from teeth.demo.watch import ProblemWatch
-from teeth.lab.accel import Accelerator
+from teeth.lab.accel import Accelerator, steady_cpus
 from teeth.lab.machine import DirectBoot, NetworkBoot
 from teeth.lab.running import RunningMachine, run_machine
 from teeth.service import Endpoint
@@ -28,8 +28,9 @@ async def start(
     else:
         tftp = scenario.folder / "tftp"
         boot = NetworkBoot(tftp=tftp, bootfile=endpoint.write_first_hop(tftp).name)
+    cpus = steady_cpus(accelerator, 2)
     return run_machine(
-        scenario.machine(boot), accelerator=accelerator, folder=scenario.folder, on_line=watch.on_line
+        scenario.machine(boot, cpus), accelerator=accelerator, folder=scenario.folder, on_line=watch.on_line
     )
 
 

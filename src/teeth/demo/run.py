@@ -234,7 +234,7 @@ async def _run_image(demo: Demo, site: _Site, node: NodeConnected, image: ImageF
         demo.report.proofs.update(proof.kexec_proofs(console.lines, resets=site.machine.qmp.resets()))
         proof.require(demo.report.proofs)
     with steps.step("landing") as step:
-        task = await follow(steps.view, step, endpoint, task_id, deadline=_LANDING)
+        task = await follow(steps.view, step, endpoint, task_id, deadline=_LANDING, silent=True)
         facts = (task.result or {}).get("landing", {})
         # Once more: the firmware may not have run at any time up to here.
         demo.report.proofs.update(proof.kexec_proofs(console.lines, resets=site.machine.qmp.resets()))

@@ -17,7 +17,7 @@ MIB = 1 << 20
 _TARGET_SIZE = 1280 * MIB
 _OTHER_SIZE = 256 * MIB
 _SMALL_SIZE = 64 * MIB
-# The ramdisk is its own root file system; docs/adr/0002 has what it needs at the least.
+# What the landed system is comfortable with; the ramdisk itself needs far less (make bench).
 _MEMORY = 1024
 
 
@@ -78,7 +78,7 @@ class Scenario:
         )
         return target, scsi, virtio
 
-    def machine(self, boot: NetworkBoot | DirectBoot) -> Machine:
+    def machine(self, boot: NetworkBoot | DirectBoot, cpus: int) -> Machine:
         """The machine itself. Without DHCP or a link it cannot be network-booted: it starts directly."""
         silent = self.fault is Fault.NO_DHCP
         nic = Nic(
@@ -90,6 +90,7 @@ class Scenario:
             name="demo",
             boot=boot,
             memory=_MEMORY,
+            cpus=cpus,
             uuid=self.uuid,
             serial="TEETH-DEMO",
             nics=(nic,),

@@ -27,9 +27,7 @@ _DRAIN_SECONDS = 1.0
 class RunningMachine:
     """A machine under power. Times are seconds since its first instruction could run."""
 
-    def __init__(
-        self, machine: Machine, console: Console, qmp: Qmp, process: Process
-    ) -> None:
+    def __init__(self, machine: Machine, console: Console, qmp: Qmp, process: Process) -> None:
         self.machine = machine
         self.console = console
         self.qmp = qmp

@@ -10,8 +10,11 @@ from typing import Any
 
 from teeth_agent import sysfs, udev
 from teeth_agent.inventory.mounts import Usage, read_usage
+from teeth_agent.tools import udevadm
 from teeth_agent.udev import UdevDevice
 
+_QUIET = 1.0  # seconds; scans of one bus report their disks faster than that one after another
+_SETTLE = 15.0
 _SECTOR = 512  # /sys/class/block/*/size counts these, whatever the device's own block size
 _HCTL = re.compile(r"/(\d+:\d+:\d+:\d+)(?:/|$)")
 _WWID = re.compile(r"^(?:naa|eui|uuid|nvme)\.", re.IGNORECASE)
@@ -111,6 +114,13 @@ class Disk:
     def to_json(self) -> dict[str, Any]:
         """The disk as it stands in the wire's inventory."""
         return asdict(self)
+
+
+def settled_disks(root: Path = Path("/")) -> list[Disk]:
+    """list_disks, once the buses have been scanned; waits at the most 15 s for that."""
+    udevadm.settle(_SETTLE)
+    udev.wait_quiet(_QUIET, _SETTLE)
+    return list_disks(root)
 
 
 def list_disks(root: Path = Path("/"), records: Sequence[UdevDevice] | None = None) -> list[Disk]:

@@ -30,7 +30,7 @@ def pinned_context(ca: bytes | Path) -> ssl.SSLContext:
     return context
 
 
-def fetch_authority(host: str, port: int, digest: str) -> bytes:
+def fetch_authority(host: str, port: int, digest: str, *, timeout: float = _PROBE_TIMEOUT) -> bytes:
     """The DER of the authority whose "sha256:HEX" is ``digest``, out of the endpoint's own chain.
 
     The connection that fetches it is not verified and carries not one byte of ours: what makes the result
@@ -41,7 +41,7 @@ def fetch_authority(host: str, port: int, digest: str) -> bytes:
     context.check_hostname = False
     context.verify_mode = ssl.CERT_NONE
     with (
-        socket.create_connection((host, port), timeout=_PROBE_TIMEOUT) as plain,
+        socket.create_connection((host, port), timeout=timeout) as plain,
         context.wrap_socket(plain) as tls,
     ):
         chain = _chain(tls)
