@@ -35,6 +35,10 @@ _ANY: Address = ("127.0.0.1", 0)
 _CHORES = 60.0  # seconds between two looks for nodes that fell silent
 
 
+# A line on a serial console costs milliseconds: the kernel says what matters (notices and worse), no more.
+_KERNEL_ARGUMENTS = ("console=tty0", "console=ttyS0,115200", "loglevel=6")
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EndpointConfig:
     """One endpoint's settings. Ports of 0 take any free one.
@@ -54,7 +58,7 @@ class EndpointConfig:
     names: tuple[str, ...] = ()
     ramdisk: Path | None = None
     images: tuple[ImageFile, ...] = ()
-    kernel_arguments: tuple[str, ...] = ("console=ttyS0",)
+    kernel_arguments: tuple[str, ...] = _KERNEL_ARGUMENTS
     transcript: Path | None = None
     log: Path | None = None
 
