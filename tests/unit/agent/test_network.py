@@ -295,7 +295,7 @@ def namespace(tmp_path: Path) -> Iterator[Callable[[str], subprocess.CompletedPr
             [
                 "ip", "netns", "exec", far, "dnsmasq", "--keep-in-foreground",
                 "--conf-file=/dev/null", "--port=0", "--interface=far", "--bind-interfaces",
-                "--dhcp-range=192.0.2.50,192.0.2.60,255.255.255.0,1h",
+                "--dhcp-range=192.0.2.50,192.0.2.59,255.255.255.0,1h",
                 "--dhcp-option=3,192.0.2.1", "--dhcp-option=6,192.0.2.1,192.0.2.9", "--no-ping",
                 f"--dhcp-leasefile={tmp_path}/leases", f"--pid-file={tmp_path}/pid", "--user=root",
             ],

@@ -484,7 +484,7 @@ async def test_a_stale_session_ends_and_the_status_goes_to_the_next(
         await visit.peer.call("decom.disk_erase", {"task_id": "t1"})
         first = await visit.state("complete")
         endpoint.reply = yes
-        await visit.over
+        await asyncio.wait_for(visit.over, 30)
         assert await (await endpoint.visit()).state("complete") == first
 
 
@@ -559,7 +559,9 @@ async def test_a_fault_in_the_pump_ends_the_session_and_is_logged(
     async with agent(endpoint.port, digest=authority.digest, tasks=tasks, runner=FaultyRunner) as living:
         agents.append(living)
         first = await endpoint.visit()
-        assert await first.over == Closed(reason="the peer closed the connection", fatal=False)
+        assert await asyncio.wait_for(first.over, 30) == Closed(
+            reason="the peer closed the connection", fatal=False
+        )
         visit = await endpoint.visit()
         await visit.peer.call("decom.disk_erase", {"task_id": "t1"})
         living.release.set()
