@@ -673,3 +673,41 @@ async def test_a_log_record_that_was_not_acknowledged_is_sent_again(
         records = [r for r in visit.said("log") if r["logger"] == "test"]
         assert [record["event"] for record in records] == ["one", "two", "three"]
         assert records[2]["dropped"] == 1  # the one that was refused
+
+
+class LeavingRunner(TaskRunner):
+    """Its first pump ends when it is told to, as one does whose status is not answered in time."""
+
+    first = True
+
+    async def pump(self, peer: Peer) -> None:
+        if self.first:
+            self.first = False
+            self.leave = asyncio.Event()
+            await self.leave.wait()
+            return
+        await super().pump(peer)
+
+
+async def test_a_log_record_in_flight_when_the_session_is_given_up_is_kept(
+    endpoint: TlsEndpoint, authority: Authority
+) -> None:
+    async def never(visit: Visit, method: str, params: Mapping[str, Any]) -> dict[str, Any]:
+        if method == "log":
+            await asyncio.Event().wait()
+        return {}
+
+    async def yes(visit: Visit, method: str, params: Mapping[str, Any]) -> dict[str, Any]:
+        return {}
+
+    endpoint.reply = never
+    async with agent(endpoint.port, digest=authority.digest, runner=LeavingRunner) as living:
+        living.spool.add("info", "test", "in flight")
+        visit = await endpoint.visit()
+        await visit.until(lambda heard: visit.said("log"))
+        endpoint.reply = yes
+        assert isinstance(living.runner, LeavingRunner)
+        living.runner.leave.set()
+        visit = await endpoint.visit()
+        await visit.until(lambda heard: visit.said("log"))
+        assert visit.said("log")[0]["event"] == "in flight"
