@@ -16,6 +16,7 @@ from typing import Any
 import pytest
 import pytest_asyncio
 
+from teeth.build.ramdisk import build_ramdisk
 from teeth.lab.accel import Accelerator, find_accelerator
 from teeth.lab.machine import Machine
 from teeth.lab.network import HOST_ADDRESS
@@ -53,10 +54,8 @@ def paths() -> Paths:
 
 @pytest.fixture(scope="session")
 def ramdisk(paths: Paths) -> Path:
-    """The folder of the built ramdisk."""
-    if not (paths.ramdisk / "manifest.json").is_file():
-        pytest.fail("there is no built ramdisk: run make image", pytrace=False)
-    return paths.ramdisk
+    """The folder of the ramdisk, built first when its inputs changed."""
+    return build_ramdisk(paths, paths.recipes / "ramdisk.yaml", say=print).folder
 
 
 @pytest.fixture(scope="session")

@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import os
 import signal
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -18,10 +19,12 @@ from teeth.demo.report import Report
 from teeth.demo.run import Demo, run_demo
 from teeth.demo.scenario import Fault, Scenario
 from teeth.demo.steps import Steps
-from teeth.demo.view import open_view, result_table
+from teeth.demo.view import open_view, result_table, save_screenshot
 from teeth.lab.accel import find_accelerator
+from teeth.lab.firmware import Firmware
 from teeth.paths import Paths, find_checkout
 
+_PLAIN_WIDTH = 120  # of the last table, where no terminal says its own
 _FAULTS = [fault.value for fault in Fault]
 
 
@@ -29,25 +32,43 @@ _FAULTS = [fault.value for fault in Fault]
 @click.option(
     "--fault", type=click.Choice(_FAULTS), help="Make one thing go wrong for real, and see what is said."
 )
+@click.option(
+    "--firmware",
+    type=click.Choice([kind.value for kind in Firmware]),
+    default=Firmware.BIOS.value,
+    show_default=True,
+    help="What the machine starts with.",
+)
+@click.option(
+    "--output",
+    type=click.Path(path_type=Path, file_okay=False),
+    help="Folder of the report and the logs.  [default: build/demo]",
+)
 @click.option("--keep-disks", is_flag=True, help="Keep the virtual disks (about 2 GB) when the run is over.")
 @click.option(
     "--screenshot",
     type=click.Path(path_type=Path, dir_okay=False),
     help="Write the last screen here, as SVG.",
 )
-def demo(fault: str | None, keep_disks: bool, screenshot: Path | None) -> None:
+def demo(
+    fault: str | None, firmware: str, output: Path | None, keep_disks: bool, screenshot: Path | None
+) -> None:
     """Take a dirty virtual machine to a landed one, and prove it.
 
-    Writes build/demo/report.json; console.log, wire.jsonl and endpoint.log lie beside it.
+    Writes report.json; console.log, wire.jsonl and endpoint.log lie beside it.
     """
     paths = find_checkout()
-    console = Console(record=screenshot is not None, width=None if os.isatty(1) else 120)
-    scenario = Scenario(folder=paths.demo, fault=Fault(fault) if fault else None)
+    scenario = Scenario(
+        folder=(output or paths.demo).resolve(),
+        fault=Fault(fault) if fault else None,
+        firmware=Firmware(firmware),
+    )
     report = Report()
+    console = Console(width=None if sys.stdout.isatty() else _PLAIN_WIDTH)
+    report_file = scenario.folder / "report.json"
+    report_file.unlink(missing_ok=True)
     with open_view(console) as view:
         steps = Steps(view)
-        report_file = paths.demo / "report.json"
-        report_file.unlink(missing_ok=True)
         try:
             _play(paths, scenario, steps, report)
         except BaseException as error:
@@ -58,11 +79,10 @@ def demo(fault: str | None, keep_disks: bool, screenshot: Path | None) -> None:
             if not keep_disks:
                 for disk in scenario.disks:
                     disk.path.unlink(missing_ok=True)
-    console.print(result_table(steps.done))
-    shown = os.path.relpath(report_file)
-    console.print(f"landed: proofs {sum(report.proofs.values())} of {len(report.proofs)}, report in {shown}")
+    last = result_table(steps.done, report, os.path.relpath(report_file))
+    console.print(last)
     if screenshot is not None:
-        console.save_svg(str(screenshot), title="make demo")
+        save_screenshot(last, screenshot)
 
 
 def _play(paths: Paths, scenario: Scenario, steps: Steps, report: Report) -> None:

@@ -9,6 +9,7 @@ from pathlib import Path
 from uuid import UUID, uuid4
 
 from teeth.lab.disk import Bus, VirtualDisk
+from teeth.lab.firmware import Firmware
 from teeth.lab.machine import DirectBoot, Machine, NetworkBoot
 from teeth.lab.network import Network, Nic
 
@@ -42,6 +43,7 @@ class Scenario:
 
     folder: Path
     fault: Fault | None = None
+    firmware: Firmware = Firmware.BIOS
     mac: str = "52:54:00:7e:e7:01"
     uuid: UUID = field(default_factory=uuid4)
     host_name: str = field(default_factory=lambda: f"landed-{secrets.token_hex(4)}")
@@ -91,6 +93,7 @@ class Scenario:
             boot=boot,
             memory=_MEMORY,
             cpus=cpus,
+            firmware=self.firmware,
             uuid=self.uuid,
             serial="TEETH-DEMO",
             nics=(nic,),

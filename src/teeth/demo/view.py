@@ -2,18 +2,25 @@
 
 from __future__ import annotations
 
+import io
+import re
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
-from rich.console import Console
+from rich import box
+from rich._export_format import CONSOLE_SVG_FORMAT
+from rich.console import Console, Group
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 from rich.table import Table
 from rich.text import Text
 
+from teeth.demo.report import Report
 from teeth.demo.steps import Step, View
 
 _PLAIN_EVERY = 25.0  # percent between two lines of one bar, where lines cannot be redrawn
+_SHOT_WIDTH = 118
 _NAME = 13  # the longest step name
 
 
@@ -107,13 +114,28 @@ def open_view(console: Console) -> Iterator[View]:
         yield LiveView(progress)
 
 
-def result_table(steps: list[Step]) -> Table:
-    """The last screen: step, result, seconds."""
-    table = Table(title="teeth demo", title_justify="left", show_lines=False)
+def result_table(steps: list[Step], report: Report, report_file: str) -> Group:
+    """The last screen: step, result, seconds; then the host's proofs."""
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
     table.add_column("step", style="bold", min_width=_NAME)
     table.add_column("result")
     table.add_column("seconds", justify="right")
     for step in steps:
         mark = Text("✔ ", style="green") if step.ok else Text("✘ ", style="red")
         table.add_row(step.name, mark.append(step.result, style="default"), f"{step.seconds:.1f}")
-    return table
+    proofs = Text("proven by the host: ", style="bold")
+    proofs.append(", ".join(name.replace("_", " ") for name, holds in report.proofs.items() if holds))
+    verdict = Text(
+        "landed" if report.landed else "not landed", style="bold green" if report.landed else "red"
+    )
+    total = sum(step.seconds for step in steps)
+    return Group(table, proofs, verdict.append(f" in {total:.0f} s; report: {report_file}", style="default"))
+
+
+def save_screenshot(screen: Group, path: Path) -> None:
+    """The screen as an SVG that needs no font from anywhere else."""
+    console = Console(record=True, width=_SHOT_WIDTH, file=io.StringIO(), force_terminal=True)
+    console.print(Text("$ make demo", style="bold"))
+    console.print(screen)
+    plain = re.sub(r"@font-face \{\{.*?\}\}\n", "", CONSOLE_SVG_FORMAT, flags=re.DOTALL)
+    path.write_text(console.export_svg(title="make demo", code_format=plain), encoding="utf-8")

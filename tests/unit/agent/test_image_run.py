@@ -112,8 +112,21 @@ def test_kexec_is_loaded_announced_and_carried_out(scene, tools, caplog):
     assert SECRET not in sinks
 
 
+def test_not_yet_is_asked_again(scene, tools):
+    home, left = Home({"go": False, "retry_after": 0.001}, {"go": True}, {}), []
+    go(scene, home, left)
+    assert home.checkpoints == ["prepared", "prepared", "leaving"]
+    assert left == ["kexec"]
+
+
 def test_without_a_go_nothing_leaves_and_nothing_stays_loaded(scene, tools):
-    for answer in ({}, {"go": False}, {"go": "yes"}, {"refused": "bad_params"}):
+    for answer in (
+        {},
+        {"go": False},
+        {"go": False, "retry_after": 1e9},
+        {"go": "yes"},
+        {"refused": "bad_params"},
+    ):
         home, left = Home(answer), []
         with pytest.raises(AgentError) as caught:
             go(scene, home, left)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import tempfile
+import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,8 @@ from teeth_agent.reporter import Reporter
 from teeth_agent.tasks.context import TaskContext
 from teeth_agent.tasks.prepare_image import candidates
 from teeth_agent.tools import kexec
+
+_MAX_HOLD = 300.0  # seconds between two questions of a machine that is told to wait
 
 
 def run(
@@ -76,9 +79,15 @@ def _prepared_path(image_id: str, context: TaskContext, disks: Sequence[Disk]) -
 
 def _release(reporter: Reporter, said: Mapping[str, Any]) -> None:
     """The two steps: home says go, then knows that we are gone. Raises AgentError(not_released)."""
-    answer = reporter.checkpoint("prepared", **said)
-    if answer.get("go") is not True:
-        raise AgentError("the endpoint did not say go; the machine stays in the ramdisk", code="not_released")
+    while (answer := reporter.checkpoint("prepared", **said)).get("go") is not True:
+        # "Not yet" names the time to ask again; anything else is a no.
+        wait = answer.get("retry_after")
+        if not isinstance(wait, int | float) or not 0 < wait <= _MAX_HOLD:
+            raise AgentError(
+                "the endpoint did not say go; the machine stays in the ramdisk", code="not_released"
+            )
+        reporter.check_cancelled()
+        time.sleep(wait)
     reporter.check_cancelled()
     reporter.progress(95, step="leaving")
     answer = reporter.checkpoint("leaving", **said)
