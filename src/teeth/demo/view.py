@@ -123,13 +123,14 @@ def result_table(steps: list[Step], report: Report, report_file: str) -> Group:
     for step in steps:
         mark = Text("✔ ", style="green") if step.ok else Text("✘ ", style="red")
         table.add_row(step.name, mark.append(step.result, style="default"), f"{step.seconds:.1f}")
-    proofs = Text("proven by the host: ", style="bold")
-    proofs.append(", ".join(name.replace("_", " ") for name, holds in report.proofs.items() if holds))
-    verdict = Text(
-        "landed" if report.landed else "not landed", style="bold green" if report.landed else "red"
-    )
     total = sum(step.seconds for step in steps)
-    return Group(table, proofs, verdict.append(f" in {total:.0f} s; report: {report_file}", style="default"))
+    held = ", ".join(name.replace("_", " ") for name, holds in report.proofs.items() if holds)
+    verdict = (f"landed in {total:.0f} s", "bold green") if report.landed else ("not landed", "bold red")
+    return Group(
+        table,
+        Text.assemble(("proven by the host: ", "bold"), held),
+        Text.assemble(verdict, f"; report: {report_file}"),
+    )
 
 
 def save_screenshot(screen: Group, path: Path) -> None:
