@@ -15,6 +15,7 @@ from teeth.errors import TeethError
 
 # Tools are parsed: their words must not depend on the user's language.
 _LOCALE = {"LC_ALL": "C.UTF-8", "LANG": "C.UTF-8"}
+_SYSTEM_FOLDERS = ("/usr/sbin", "/usr/bin", "/sbin", "/bin")
 Process = subprocess.Popen[bytes]  # what background() yields, for annotations elsewhere
 _TAIL = 20  # lines of a failed tool's output worth showing
 
@@ -34,8 +35,14 @@ class CommandError(TeethError):
 
 
 def environment(extra: Mapping[str, str] | None = None) -> dict[str, str]:
-    """This process's environment with a fixed locale and ``extra`` on top."""
-    return {**os.environ, **_LOCALE, **(extra or {})}
+    """This process's environment with a fixed locale, the system's own tools and ``extra`` on top."""
+    return {**os.environ, **_LOCALE, "PATH": _path(os.environ.get("PATH", "")), **(extra or {})}
+
+
+def _path(inherited: str) -> str:
+    """Debian leaves the folders of sgdisk, mke2fs and losetup out of a plain user's PATH."""
+    folders = [folder for folder in inherited.split(":") if folder]
+    return ":".join((*folders, *(folder for folder in _SYSTEM_FOLDERS if folder not in folders)))
 
 
 def run(

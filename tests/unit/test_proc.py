@@ -29,6 +29,18 @@ def test_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     assert run(["sh", "-c", "echo $LC_ALL $KEPT $MORE"], env={"MORE": "2"}) == "C.UTF-8 1 2\n"
 
 
+@pytest.mark.parametrize("path", ["/usr/local/bin:/usr/bin:/bin", "/opt/own/bin", ""])
+def test_the_tools_of_the_system_are_found_with_a_plain_users_path(
+    path: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PATH", path)
+    found = run(["sh", "-c", "echo $PATH"]).strip().split(":")
+    assert found[: path.count(":") + 1] == (path.split(":") if path else ["/usr/sbin"])
+    assert {"/usr/sbin", "/sbin"} <= set(found)
+    assert len(found) == len(set(found))
+    assert run(["sgdisk", "--version"]).startswith("GPT fdisk")
+
+
 def test_a_failure_is_told_by_its_last_line() -> None:
     with pytest.raises(CommandError) as error:
         run(["sh", "-c", "echo out; echo first >&2; echo 'last one' >&2; exit 3"])
