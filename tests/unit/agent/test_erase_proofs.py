@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import random
+import threading
 
 import pytest
 
@@ -101,6 +102,22 @@ def test_the_first_failure_ends_a_walk_and_is_raised():
     with pytest.raises(ValueError, match="here"):
         each_chunk([(0, 1 << 40)], make_worker)
     assert len(seen) < 1 << 20
+
+
+def test_a_thread_that_cannot_start_leaves_none_behind(monkeypatch):
+    start, running = threading.Thread.start, []
+
+    def limited(thread):
+        if len(running) == 2:
+            raise RuntimeError("can't start new thread")
+        running.append(thread)
+        start(thread)
+
+    monkeypatch.setattr(threading.Thread, "start", limited)
+    with pytest.raises(RuntimeError, match="start new thread"):
+        each_chunk([(0, 1 << 50)], lambda: lambda offset, length: True)
+    assert len(running) == 2
+    assert not any(thread.is_alive() for thread in running)
 
 
 (SDA,) = group_units(

@@ -49,11 +49,19 @@ def each_chunk(
             failures.append(error)
             stop.set()
 
-    threads = [threading.Thread(target=work, daemon=True) for _ in range(workers)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
+    started: list[threading.Thread] = []
+    try:
+        for _ in range(workers):
+            thread = threading.Thread(target=work, daemon=True)
+            thread.start()
+            started.append(thread)
+    except BaseException:
+        stop.set()
+        raise
+    finally:
+        # On every way out: the caller closes the device, and its descriptor's number may soon be another's.
+        for thread in started:
+            thread.join()
     if failures:
         raise failures[0]
 
