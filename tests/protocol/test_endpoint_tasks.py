@@ -341,6 +341,14 @@ async def test_a_held_task_is_not_let_go(endpoint: Endpoint, agent: WireAgent) -
         assert await dialled.status(task_id, "running", seq=2, phase="prepared") == {"go": True}
 
 
+async def test_a_task_that_is_over_is_not_let_go(endpoint: Endpoint, agent: WireAgent) -> None:
+    async with connected(endpoint, agent) as dialled:
+        task_id = await endpoint.run_image("node-1", IMAGE)
+        await agent.command(RUN)
+        await dialled.status(task_id, "error", seq=2, msg="no", code="not_bootable")
+        assert await dialled.status(task_id, "running", seq=1, phase="prepared") == {"go": False}
+
+
 async def test_a_lost_answer_to_a_checkpoint_is_given_again(endpoint: Endpoint, agent: WireAgent) -> None:
     async with connected(endpoint, agent) as dialled:
         task_id = await endpoint.run_image("node-1", IMAGE)

@@ -122,7 +122,7 @@ class Session:
             progress = status.state is TaskState.RUNNING and not status.phase
             hub.feed.publish(TaskChanged(task=task, fields=status.fields, progress=progress))
         if status.state is TaskState.RUNNING and status.phase == "prepared":
-            return {"go": not task.held}
+            return {"go": not task.held and not task.state.over}
         return {"verdict": verdict.value}
 
     async def _take_log(self, params: Mapping[str, Any]) -> dict[str, Any]:

@@ -43,7 +43,10 @@ class Verdict(enum.Enum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Status:
-    """One ``task_status``, parsed. ``seq`` None: an agent that knows only the seed's members."""
+    """One ``task_status``, parsed. ``seq`` None: an agent that knows only the seed's members.
+
+    ``result`` is what came with the end: a completed task's ``result``, a failed one's ``detail``.
+    """
 
     task_id: str
     state: TaskState
@@ -63,6 +66,7 @@ class Status:
 class Task:
     """A task as it stands. ``params`` and ``result`` are free of secrets; times since the epoch.
 
+    ``result`` of a failed task is what its agent could still say of it (an erase: the record of every unit).
     ``held``: it may prepare but not leave. ``boot_id``: the boot it was sent to, None before that.
     """
 
@@ -103,7 +107,8 @@ def parse_status(params: Mapping[str, Any]) -> Status:
         if not valid_id(task_id):
             raise FieldError("params.task_id: not a task id")
         state = fields.choice("state", ("running", "error", "complete"))
-        result = fields.object("result", optional=True)
+        outcome = "detail" if state == "error" else "result"
+        result = fields.object(outcome, optional=True)
         extra = fields.object("fields", optional=True)
         return Status(
             task_id=task_id,
@@ -116,7 +121,7 @@ def parse_status(params: Mapping[str, Any]) -> Status:
             phase=_word(params.get("phase")),
             code=_word(params.get("code")) or ("unspecified" if state == "error" else ""),
             msg=fields.text("msg", max_length=1 << 20)[:_MAX_MSG] if state == "error" else "",
-            result=None if result is None else redact(params["result"]),
+            result=None if result is None else redact(params[outcome]),
             fields={} if extra is None else redact(params["fields"]),
         )
     except FieldError as error:

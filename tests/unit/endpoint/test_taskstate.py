@@ -79,6 +79,14 @@ def test_a_late_progress_report_after_the_end_is_only_old() -> None:
     assert report(ended, "running", seq=8) == (ended, Verdict.STALE)
 
 
+def test_what_a_failed_task_can_still_say_is_kept() -> None:
+    units = [{"serial": "A", "outcome": "cleared"}, {"serial": "B", "outcome": "failed"}]
+    ended, _ = report(task(), "error", seq=9, msg="why", code="erase_incomplete", detail={"units": units})
+    assert (ended.state, ended.result) == (S.ERROR, {"units": units})
+    ended, _ = report(task(), "error", seq=9, msg="why", result={"units": units})
+    assert ended.result is None
+
+
 def test_the_seeds_own_members_suffice() -> None:
     after, _ = report(task(), "running", eta=10, percent=5)
     after, _ = report(after, "running", eta=5, percent=50)
@@ -187,6 +195,7 @@ def test_only_a_task_that_never_started_can_be_refused() -> None:
         (say("running", seq=1.5), "seq"),
         (say("running", fields=[]), "fields"),
         (say("complete", result="yes"), "result"),
+        (say("error", msg="no", detail="why"), "detail"),
     ],
 )
 def test_a_malformed_report_names_its_member(params: dict[str, Any], path: str) -> None:
