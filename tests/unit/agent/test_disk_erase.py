@@ -8,11 +8,12 @@ from contextlib import nullcontext
 import pytest
 
 from fakes.disks import Bench, FailsHalfway, MemoryDisk, medium
+from fakes.machine_disks import disk_at
 from fakes.reporting import ToldReporter
 from teeth_agent.erase.plan import Probes
 from teeth_agent.erase.policy import read_policy
 from teeth_agent.errors import AgentError, Cancelled
-from teeth_agent.tasks.context import SharedState
+from teeth_agent.tasks.context import PreparedDisk, SharedState
 from teeth_agent.tasks.disk_erase import Machine, erase
 
 
@@ -82,6 +83,15 @@ def test_a_failed_unit_fails_the_task_and_all_records_come_home(state):
     assert detail["complete"] is False
     assert state.is_zero(medium("sda").identity)
     assert not state.is_zero(medium("sdb").identity)
+
+
+def test_a_disk_without_a_name_is_no_longer_prepared_once_it_is_erased(state):
+    nameless = {"serial": None, "wwn": None}
+    prepared = disk_at("/dev/null", name="sda", **nameless)
+    state.set_prepared(PreparedDisk(image_id="image", identity=prepared.identity, digest="d"))
+    run(Bench([MemoryDisk("sda")], [medium("sda", **nameless)]), {}, state)
+    assert state.prepared("image") is None
+    assert state.is_zero(prepared.identity)
 
 
 def test_excluded_by_the_command_is_no_failure(state):

@@ -66,6 +66,10 @@ def test_a_required_grade_takes_the_lower_rungs_away():
         ({}, Policy(allow=frozenset({"other"})), Action.EXCLUDE, "not_allowed"),
         ({}, Policy(exclude=frozenset({"S-sda"})), Action.EXCLUDE, "excluded_by_command"),
         ({"wwn": "0xabc"}, Policy(exclude=frozenset({"0xabc"})), Action.EXCLUDE, "excluded_by_command"),
+        ({"wwn": "0xabc"}, Policy(exclude=frozenset({"0xABC"})), Action.EXCLUDE, "excluded_by_command"),
+        ({"wwn": "0xabc"}, Policy(exclude=frozenset({"ABC"})), Action.EXCLUDE, "excluded_by_command"),
+        ({}, Policy(exclude=frozenset({"s-sda "})), Action.EXCLUDE, "excluded_by_command"),
+        ({"serial": None, "wwn": None}, Policy(exclude=frozenset({"None"})), Action.ERASE, ""),
         ({}, Policy(expected=frozenset({"other"})), Action.REFUSE, "unexpected_disk"),
         ({}, Policy(expected=frozenset({"S-sda"})), Action.ERASE, ""),
         ({"in_use": ("x",)}, Policy(exclude=frozenset({"S-sda"})), Action.EXCLUDE, "excluded_by_command"),
@@ -189,6 +193,7 @@ def test_policy_is_read_in_full():
         ({"plan": "yes"}, "params.plan"),
         ({"plan_digest": "abc"}, "params.plan_digest"),
         ({"allow": ["A"], "exclude": ["A"]}, "params.exclude"),
+        ({"allow": ["0xA"], "exclude": ["a"]}, "params.exclude"),
     ],
 )
 def test_bad_params_are_refused_by_path(params, path):

@@ -10,7 +10,7 @@ import pytest
 
 from fakes.disks import Bench, MemoryDisk, medium, nvme_medium
 from teeth_agent.erase.canary import choose_places, plant
-from teeth_agent.erase.hidden import State, judge_ata, judge_nvme
+from teeth_agent.erase.hidden import State, judge_ata, judge_nvme, look
 from teeth_agent.erase.kernellog import KernelLog, about, open_kernel_log, parse_message
 from teeth_agent.erase.model import group_units
 from teeth_agent.erase.readback import read_zeros, sample
@@ -231,3 +231,31 @@ def test_hidden_areas_of_ata(sectors, answered, has_hpa, state):
     )
     found = judge_ata(MaxSectors(accessible=sectors[0], native=sectors[1]), lambda: identity)
     assert found.state is state
+
+
+def _answer(tmp_path, monkeypatch, text):
+    tool = tmp_path / "hdparm"
+    tool.write_text(f"#!/bin/sh\ncat <<'END'\n{text}\nEND\n")
+    tool.chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path), prepend=":")
+
+
+@pytest.mark.parametrize(
+    ("changes", "state"),
+    [
+        ({"transport": "sata"}, State.FOUND),
+        ({"transport": "sas", "vendor": "ATA"}, State.FOUND),
+        ({"transport": "sas", "vendor": "ACME"}, State.NOT_APPLICABLE),
+        ({"transport": "usb", "vendor": "ATA"}, State.NOT_APPLICABLE),
+    ],
+)
+def test_an_ata_drive_is_asked_for_hidden_sectors_wherever_it_hangs(tmp_path, monkeypatch, changes, state):
+    _answer(tmp_path, monkeypatch, " max sectors   = 10/20, HPA is enabled")
+    (unit,) = group_units((medium("sda", **changes),))
+    assert look(unit).state is state
+
+
+def test_an_ata_drive_whose_adapter_does_not_translate_is_unknown(tmp_path, monkeypatch):
+    _answer(tmp_path, monkeypatch, "SG_IO: bad/missing sense data")
+    (unit,) = group_units((medium("sda", transport="sas", vendor="ATA"),))
+    assert look(unit).state is State.UNKNOWN

@@ -41,6 +41,12 @@ def test_a_free_drive():
     assert (found.security_supported, found.enabled, found.locked) == (True, False, False)
 
 
+def test_what_replaced_the_host_protected_area_counts_as_one():
+    text = LOCKED.replace("Host Protected Area feature set", "unknown 119[8]")
+    assert parse_identity(text).has_hpa
+    assert not parse_identity(text.replace("119[8]", "119[7]")).has_hpa
+
+
 def test_no_answer():
     found = parse_identity("/dev/sda:\nSG_IO: bad/missing sense data, sb[]:  70 00 05")
     assert not found.answered

@@ -48,7 +48,7 @@ def look(unit: Unit) -> Hidden:
     try:
         if unit.first.controller is not None:
             return _look_nvme(unit, unit.first.controller)
-        if unit.first.transport == "sata":
+        if unit.first.speaks_ata:
             return _look_ata(unit)
     except AgentError as error:
         return Hidden(state=State.UNKNOWN, reason=str(error))
@@ -91,6 +91,6 @@ def judge_ata(sectors: hdparm.MaxSectors, identify: Callable[[], hdparm.Identity
         return Hidden(state=State.FOUND, reason=reason)
     identity = identify()
     if identity.answered and not identity.has_hpa:
-        reason = "the drive has no host protected area feature"
+        reason = "the drive has no feature that hides sectors behind a maximum address"
         return Hidden(state=State.NOT_APPLICABLE, reason=reason)
     return Hidden(state=State.UNKNOWN, reason="the drive does not tell its native maximum address")

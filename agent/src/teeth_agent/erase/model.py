@@ -75,8 +75,14 @@ class Medium:
     virtual_media: str | None
 
     @property
-    def identity(self) -> str | None:
-        return self.wwn or self.serial
+    def identity(self) -> str:
+        """As inventory's Disk has it: what tasks tell each other about a disk goes by this name."""
+        return self.wwn or self.serial or f"{self.name}/{self.diskseq}"
+
+    @property
+    def speaks_ata(self) -> bool:
+        """An ATA drive, on a port of its own or behind a SAS adapter that translates (SAT: vendor "ATA")."""
+        return self.transport == "sata" or (self.transport in ("sas", "scsi") and self.vendor == "ATA")
 
     def same_as(self, other: Medium) -> bool:
         """The same device, as large as before and never unplugged in between (E1)."""
@@ -119,7 +125,14 @@ class Unit:
 
     def is_called(self, name: str) -> bool:
         """Whether ``name`` is this unit's serial number or WWN (or that of one of its namespaces)."""
-        return any(name in (medium.serial, medium.wwn) for medium in self.media)
+        known = {plain_name(known) for medium in self.media for known in (medium.serial, medium.wwn) if known}
+        return plain_name(name) in known
+
+
+def plain_name(name: str) -> str:
+    """A serial number or WWN as it is compared: a drive that is to be spared is spared in either case of its
+    letters, with or without 0x."""
+    return name.strip().lower().removeprefix("0x")
 
 
 def group_units(media: tuple[Medium, ...]) -> tuple[Unit, ...]:

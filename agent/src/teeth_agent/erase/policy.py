@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from enum import Enum
 from typing import Any, TypeVar
 
-from teeth_agent.erase.model import Grade
+from teeth_agent.erase.model import Grade, plain_name
 from teeth_agent.errors import ParamsError
 
 _MAX_NAMES = 4096  # far more disks than a machine holds
@@ -89,7 +89,8 @@ def read_policy(params: Mapping[str, Any]) -> Policy:
         plan_only=_flag(params, "plan"),
         plan_digest=_digest(params),
     )
-    both = policy.allow & policy.exclude
+    excluded = {plain_name(name) for name in policy.exclude}
+    both = [name for name in policy.allow if plain_name(name) in excluded]
     if both:
         raise ParamsError(f"params.exclude: {min(both)} is in params.allow too")
     return policy

@@ -96,9 +96,9 @@ class Disk:
     virtual_media: str | None
 
     @property
-    def identity(self) -> str | None:
-        """What this medium is called for the whole boot: its WWN, else its serial number."""
-        return self.wwn or self.serial
+    def identity(self) -> str:
+        """What this medium is called for the whole boot: its WWN, else its serial number, else its place."""
+        return self.wwn or self.serial or f"{self.name}/{self.diskseq}"
 
     @property
     def in_use(self) -> tuple[str, ...]:

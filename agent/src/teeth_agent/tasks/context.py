@@ -19,7 +19,7 @@ class PreparedDisk:
 class SharedState:
     """Facts that hold for this boot. Any thread may ask and tell.
 
-    A disk's identity is its WWN or, where it has none, its serial number.
+    A disk's identity is its WWN, where it has none its serial number, else its name and diskseq.
     """
 
     def __init__(self) -> None:

@@ -12,7 +12,7 @@ from teeth_agent import blockio, udev
 from teeth_agent.erase.execute import World, execute
 from teeth_agent.erase.kernellog import KernelLog, open_kernel_log
 from teeth_agent.erase.methods import Tools
-from teeth_agent.erase.model import Medium
+from teeth_agent.erase.model import Medium, plain_name
 from teeth_agent.erase.plan import Action, ErasePlan, Probes, newcomers, plan_erase
 from teeth_agent.erase.policy import Policy, read_policy
 from teeth_agent.erase.record import UnitRecord, late
@@ -150,8 +150,9 @@ def _wait_for_disks(policy: Policy, root: Path) -> None:
 
 def _all_there(found: Sequence[Disk], policy: Policy) -> bool:
     disks = [disk for disk in found if disk.out_of_scope is None]
-    known = {name for disk in disks for name in (disk.serial, disk.wwn)}
-    return bool(disks) and (policy.expected or frozenset()) | policy.allow <= known
+    known = {plain_name(name) for disk in disks for name in (disk.serial, disk.wwn) if name}
+    named = {plain_name(name) for name in (policy.expected or frozenset()) | policy.allow}
+    return bool(disks) and named <= known
 
 
 def _check(plan: ErasePlan) -> None:
@@ -176,7 +177,7 @@ def _probe(media: Sequence[Medium], reporter: Reporter) -> Probes:
         try:
             if medium.transport == "nvme" and medium.controller and medium.controller not in controllers:
                 controllers[medium.controller] = nvme.identify(medium.controller)
-            elif medium.transport == "sata":
+            elif medium.speaks_ata:
                 identities[medium.name] = hdparm.identify(medium.devnode)
         except AgentError as error:
             reporter.log("warning", "probe_failed", unit=medium.name, reason=str(error))
@@ -185,13 +186,11 @@ def _probe(media: Sequence[Medium], reporter: Reporter) -> Probes:
 
 def _forget_zero(state: SharedState, media: Sequence[Medium]) -> None:
     for medium in media:
-        if medium.identity:
-            state.clear_zero(medium.identity)
+        state.clear_zero(medium.identity)
 
 
 def _remember_zero(state: SharedState, record: UnitRecord) -> None:
     if not record.known_zero or record.unit is None:
         return
     for medium in record.unit.media:
-        if medium.identity:
-            state.mark_zero(medium.identity)
+        state.mark_zero(medium.identity)

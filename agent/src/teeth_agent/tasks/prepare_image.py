@@ -58,10 +58,10 @@ def run(
 
 
 def candidates(disks: Sequence[Disk]) -> list[rootdisk.Candidate]:
-    """The machine's own drives that can be written; identity is what names a disk for the whole boot."""
+    """The machine's own drives that can be written."""
     return [
         rootdisk.Candidate(
-            identity=disk.identity or f"{disk.name}/{disk.diskseq}",
+            identity=disk.identity,
             path=disk.devnode,
             name=disk.name,
             size=disk.size,

@@ -13,12 +13,18 @@ from teeth_agent.run import run
 
 # "max sectors   = 2097152/2097152, HPA is disabled"; the first is accessible, the second the native maximum.
 _HPA = re.compile(r"max sectors\s*=\s*(\d+)/(\d+)(?:\(\d+\?\))?")
+# How hdparm lists what newer drives have instead of a host protected area, and what hides as much: Accessible
+# Max Address Configuration (ACS-3, IDENTIFY DEVICE word 119, bit 8).
+_ACCESSIBLE_MAX = "unknown 119[8]"
 _SECURITY = re.compile(r"^Security:\s*$(.*?)(?=^\S|\Z)", re.MULTILINE | re.DOTALL)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Identity:
-    """What ``hdparm -I`` says. None: it does not say."""
+    """What ``hdparm -I`` says; ``answered`` is False when it says nothing, and then so is all the rest.
+
+    ``has_hpa``: sectors may be hidden, by a host protected area or what replaced it.
+    """
 
     answered: bool
     has_hpa: bool
@@ -47,7 +53,7 @@ def parse_identity(text: str) -> Identity:
     section = found.group(1) if found else ""
     return Identity(
         answered="ATA device" in text,
-        has_hpa="Host Protected Area feature set" in text,
+        has_hpa="Host Protected Area feature set" in text or _ACCESSIBLE_MAX in text,
         security_supported=_state(section, "supported"),
         enabled=_state(section, "enabled"),
         locked=_state(section, "locked"),
