@@ -12,6 +12,7 @@ from pathlib import Path
 from rich import box
 from rich._export_format import CONSOLE_SVG_FORMAT
 from rich.console import Console, Group
+from rich.markup import escape
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 from rich.table import Table
 from rich.text import Text
@@ -73,19 +74,19 @@ class LiveView:
 
     def moved(self, step: Step) -> None:
         self._progress.update(
-            self._rows[(step.name, "")], total=100, completed=step.percent, detail=step.detail
+            self._rows[(step.name, "")], total=100, completed=step.percent, detail=escape(step.detail)
         )
 
     def part(self, step: Step, name: str, percent: float, detail: str) -> None:
         key = (step.name, name)
         if key not in self._rows:
-            self._rows[key] = self._progress.add_task(f"  {name}", total=100, detail="")
-        self._progress.update(self._rows[key], completed=percent, detail=detail)
+            self._rows[key] = self._progress.add_task(escape(f"  {name}"), total=100, detail="")
+        self._progress.update(self._rows[key], completed=percent, detail=escape(detail))
 
     def ended(self, step: Step) -> None:
         row = self._rows[(step.name, "")]
         mark = "[green]✔[/green] " if step.ok else "[red]✘[/red] "
-        shown = Text.from_markup(mark).markup + step.result.replace("[", r"\[")
+        shown = mark + escape(step.result)
         self._progress.update(row, total=100, completed=100 if step.ok else step.percent, detail=shown)
         self._progress.stop_task(row)
         for (name, part), identity in self._rows.items():
