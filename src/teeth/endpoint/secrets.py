@@ -16,6 +16,9 @@ SECRET_FIELDS = frozenset(
 )  # fmt: skip
 # The kernel command line is a fact worth keeping (a landing reports it); the token on it is not.
 _IN_TEXT = re.compile(r"(teeth\.token=|/landing/)[A-Za-z0-9_-]+")
+# An image's address may carry a user's password in front of its host, or a signature in its query. An address
+# is taken whole: however many stand in a text, it is read once.
+_URL = re.compile(r"(https?://)([^\s\"']+)")
 
 
 def redact(value: Any) -> Any:
@@ -28,5 +31,16 @@ def redact(value: Any) -> Any:
     if isinstance(value, list | tuple):
         return [redact(member) for member in value]
     if isinstance(value, str):
-        return _IN_TEXT.sub(rf"\1{REDACTED}", value)
+        shown = _IN_TEXT.sub(rf"\1{REDACTED}", value)
+        return _URL.sub(_bare, shown) if "://" in shown else shown
     return value
+
+
+def _bare(url: re.Match[str]) -> str:
+    """An address without user and query."""
+    rest, mark, fragment = url[2].partition("#")
+    rest, question, query = rest.partition("?")
+    host, slash, path = rest.partition("/")
+    _, at, host = host.rpartition("@")
+    user = f"{REDACTED}@" if at else ""
+    return f"{url[1]}{user}{host}{slash}{path}{question}{REDACTED if query else ''}{mark}{fragment}"

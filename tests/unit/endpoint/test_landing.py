@@ -77,6 +77,23 @@ def test_the_started_system_tells_of_itself(tmp_path: Path) -> None:
     assert list(facts["files"].values()) == ["only the config drive knew", "x" * 4096, None]
 
 
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        ("https://u:hunter2@host:8/a/b", "https://[redacted]@host:8/a/b"),
+        ("http://u:p@ss@host/x", "http://[redacted]@host/x"),
+        ("https://host/image?sig=hunter2&x=1#part", "https://host/image?[redacted]#part"),
+        ("tried http://a/x?k=hunter2 and https://b/y", "tried http://a/x?[redacted] and https://b/y"),
+        ("http://10.0.2.2:80/images/0a-1", "http://10.0.2.2:80/images/0a-1"),
+        ("mail a@b, or not?", "mail a@b, or not?"),
+        ("http://host/a@b", "http://host/a@b"),
+    ],
+)
+def test_what_is_secret_in_an_address_is_not_shown(text: str, shown: str) -> None:
+    assert redact({"urls": [text]}) == {"urls": [shown]}
+    assert redact(redact(text)) == shown
+
+
 def test_redaction_reaches_every_depth_and_leaves_the_rest() -> None:
     value = {
         "task_id": "t", "params": {"config_drive": {"user_data": "s3cret"}, "image_id": "i"},
