@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import subprocess
+from contextlib import contextmanager
 from dataclasses import replace
 
 import pytest
@@ -15,6 +16,7 @@ from fakes.reporting import ToldReporter
 from teeth_agent.blockio import open_device
 from teeth_agent.errors import AgentError, Cancelled, DeviceError
 from teeth_agent.image import gpt
+from teeth_agent.image import prepare as prepare_module
 from teeth_agent.tasks.context import PreparedDisk, TaskContext
 from teeth_agent.tasks.prepare_image import run
 
@@ -107,6 +109,50 @@ def test_a_zeroed_disk_is_written_only_where_there_is_something(image, packed, c
     assert result["written_bytes"] + result["skipped_bytes"] == len(image)
     assert not context.state.is_zero(disk.identity)
     assert (tmp_path / "sda").read_bytes()[2 * MIB : len(image) - MIB] == image[2 * MIB : -MIB]
+
+
+def test_a_disk_that_is_wrongly_taken_for_zero_does_not_boot_after_a_failure(
+    image, packed, context, tmp_path
+):
+    disk = disk_at(diskimages.blank(tmp_path / "sda", 40 * MIB))
+    context.state.mark_zero(disk.identity)
+    with serving(packed) as server:
+        assert refused(params(server, packed, image), context, disk).code == "verify_failed"
+    content = (tmp_path / "sda").read_bytes()
+    assert (content[:MIB], content[-MIB:]) == (bytes(MIB), bytes(MIB))
+    assert context.state.prepared("image-1") is None
+
+
+def test_an_image_whose_end_was_not_seen_is_not_prepared(image, packed, context, tmp_path, monkeypatch):
+    """A decompressor that stops early, as one does that is killed, says nothing about the rest."""
+    disk = disk_at(diskimages.blank(tmp_path / "sda", 40 * MIB))
+
+    @contextmanager
+    def half(compression, source):
+        yield Half(iter(source))
+
+    monkeypatch.setattr(prepare_module, "decompressed", half)
+    with serving(image) as server:
+        wanted = params(server, image, image[: 2 * MIB], size=len(image))
+        assert refused(wanted, context, disk).code == "image_truncated"
+    assert (tmp_path / "sda").read_bytes()[:MIB] == bytes(MIB)
+    assert context.state.prepared("image-1") is None
+
+
+class Half:
+    """A stream of 2 MiB, whatever the source still has."""
+
+    def __init__(self, source):
+        self.source, self.left = source, 2 * MIB
+
+    def fill(self, buffer):
+        done = 0
+        while done < len(buffer) and self.left:
+            block = next(self.source)[: min(len(buffer) - done, self.left)]
+            buffer[done : done + len(block)] = block
+            done += len(block)
+            self.left -= len(block)
+        return done
 
 
 @pytest.mark.parametrize("sector", [512, 4096])

@@ -156,6 +156,8 @@ class _Pump(threading.Thread):
         self.join(_PUMP_ENDS)
         if self._error is not None:
             raise self._error
+        if self.is_alive():
+            raise AgentError("the decompressor ended before the image did", code="image_corrupt")
 
 
 @contextmanager

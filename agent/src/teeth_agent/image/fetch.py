@@ -29,13 +29,15 @@ class Fetch:
     """One image's bytes, in order, exactly ``size`` of them, hashed as they pass.
 
     Iterating raises AgentError: fetch_failed, image_truncated or image_size when no URL gives the image,
-    digest_mismatch after the last byte. ``stop`` makes a running iteration end soon with Cancelled.
+    digest_mismatch after the last byte. ``proven`` is True once the last byte came and the digest was right.
+    ``stop`` makes a running iteration end soon with Cancelled.
     ``pause`` waits so many seconds or until stopped; tests replace it.
     """
 
     def __init__(self, image: ImageSpec, *, pause: Callable[[float], None] | None = None) -> None:
         self.received = 0
         self.restarts = 0
+        self.proven = False
         self._image = image
         self._stopped = threading.Event()
         self._pause = pause or self._wait
@@ -54,6 +56,7 @@ class Fetch:
                 failures.append((url, error))
                 continue
             self._check_digest()
+            self.proven = True
             return
         raise _all_failed(failures)
 

@@ -66,6 +66,8 @@ def write_image(
         except BaseException:
             fetch.stop()
             raise
+    if not fetch.proven:  # whatever a decompressor took for the end, it was not the image's
+        raise AgentError("the image was not read to its end: its digest is not known", code="image_truncated")
     _check_raw(image, written, raw)
     write.verify(device, written, tick=progress.verifying())
     write.write_ends(device, written)

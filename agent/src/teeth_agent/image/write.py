@@ -53,8 +53,8 @@ def write_body(
     Raises DeviceError and what the stream raises; AgentError(disk_too_small, sector_size) if so.
     """
     written, buffer, zeros = Written(), aligned_buffer(CHUNK), bytearray(CHUNK)
-    if not reads_zero:
-        wipe_ends(device)
+    # Also when the disk is said to be zero: a boot sector that survives a failure is worth 2 MiB of writing.
+    wipe_ends(device)
     while True:
         count = stream.fill(buffer)
         if count == 0:
