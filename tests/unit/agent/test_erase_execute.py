@@ -204,6 +204,31 @@ def test_two_paths_to_one_medium_are_erased_once_and_read_through_both():
     assert disk.written < 2 * disk.size
 
 
+def test_the_kernel_looks_for_partitions_by_every_path():
+    disk = MemoryDisk("sda")
+    bench = Bench([disk], [medium(name, wwn="0x5", partitions=(f"{name}1",)) for name in ("sda", "sdb")])
+    paths = {path: SamePlace(disk) for path in ("/dev/sda", "/dev/sdb")}
+    bench.disks.update(paths)
+
+    def look():
+        return tuple(
+            replace(one, partitions=() if paths[one.devnode].partitions_read else one.partitions)
+            for one in bench.media
+        )
+
+    bench.look = look
+    (record,) = erase(bench)
+    assert (record.outcome, record.code) == (Outcome.CLEARED, "")
+
+
+class SamePlace(MemoryDisk):
+    """Another path to a disk: its content, a partition table of the kernel's own."""
+
+    def __init__(self, disk):
+        super().__init__("other")
+        self.content = disk.content
+
+
 def test_two_disks_that_claim_to_be_one_are_both_not_erased():
     bench = Bench(
         [MemoryDisk("sda"), MemoryDisk("sdb")], [medium("sda", wwn="0x5"), medium("sdb", wwn="0x5")]

@@ -200,8 +200,9 @@ class _UnitRun:
         self._world.settle()
         self._meter.step("verify")
         proof.survived = 0
+        for path in self._unit.media:
+            self._patiently(lambda path=path: self._reread_partitions(path.devnode))  # type: ignore[misc]
         for medium, canaries in zip(self._media(), planted, strict=True):
-            self._patiently(lambda medium=medium: self._reread_partitions(medium.devnode))  # type: ignore[misc]
             with self._world.tools.open(medium.devnode, write=False) as device:
                 proof.survived += len(canaries.survivors(device))
                 proof.readbacks.append(self._read_back(method, device))
