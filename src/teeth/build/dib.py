@@ -174,14 +174,37 @@ def _end_group(leader: int, poll: Callable[[], int | None], *, ask_after: float)
     diskimage-builder's shell traps its end and unmounts; a hook that was cut off may leave children.
     After a build that ended by itself, ``ask_after`` lets its log writer finish the last lines.
     """
-    with contextlib.suppress(ProcessLookupError):
-        for sign, patience in ((0, ask_after), (signal.SIGTERM, _STOP_SECONDS), (signal.SIGKILL, 0.0)):
+    for sign, patience in ((0, ask_after), (signal.SIGTERM, _STOP_SECONDS), (signal.SIGKILL, 0.0)):
+        if sign:
+            _signal_group(leader, sign)
+        deadline = time.monotonic() + patience
+        while True:
+            poll()  # reaps the leader, whose zombie would keep the group alive
+            if not _group_lives(leader):
+                return
+            if time.monotonic() >= deadline:
+                break
+            time.sleep(_POLL_SECONDS)
+
+
+def _group_lives(leader: int) -> bool:
+    try:
+        os.killpg(leader, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:  # what is left of it is root's: the build calls sudo
+        return True
+    return True
+
+
+def _signal_group(leader: int, sign: signal.Signals) -> None:
+    """To all of a build's processes: those that sudo started are root's, and a plain user's signal passes them."""
+    if os.geteuid() == 0:
+        with contextlib.suppress(ProcessLookupError):
             os.killpg(leader, sign)
-            deadline = time.monotonic() + patience
-            while time.monotonic() < deadline:
-                poll()  # reaps the leader, whose zombie would keep the group alive
-                os.killpg(leader, 0)
-                time.sleep(_POLL_SECONDS)
+    else:
+        with contextlib.suppress(TeethError):
+            run([*as_root(), "kill", f"-{sign.name.removeprefix('SIG')}", "--", f"-{leader}"])
 
 
 class _Follower:

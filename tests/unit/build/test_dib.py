@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import contextlib
+import os
+import signal
+import subprocess
 import threading
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+from teeth.build import dib
 from teeth.build.debs import keep_debs, lend_debs
 from teeth.build.dib import build_recipe, loop_devices, release
 from teeth.build.locks import only_one
@@ -88,6 +92,28 @@ def test_an_interrupted_build_leaves_nothing_mounted(tmp_path: Path, elements: P
     assert str(tmp_path) not in Path("/proc/mounts").read_text()
     assert loop_devices(tmp_path) == {}
     assert [words for words in running() if b"sleep\x00300123" in words] == []
+
+
+def test_what_sudo_started_is_ended_for_a_plain_user_too(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A plain user's signal does not reach root's processes: then killpg says "not permitted"."""
+    sudo, real = tmp_path / "sudo", os.killpg
+    sudo.write_text(f'#!/bin/sh\necho "$*" >>{tmp_path}/asked\nexec "$@"\n')
+    sudo.chmod(0o755)
+
+    def killpg(leader: int, sign: int) -> None:
+        real(leader, 0)
+        raise PermissionError(1, "Operation not permitted")
+
+    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
+    monkeypatch.setattr(dib.os, "geteuid", lambda: 1000)
+    monkeypatch.setattr(dib.os, "killpg", killpg)
+    with subprocess.Popen(["sh", "-c", "sleep 300124 & wait"], start_new_session=True) as process:
+        dib._end_group(process.pid, process.poll, ask_after=0)
+        assert process.wait(10) == -signal.SIGTERM
+    assert (tmp_path / "asked").read_text() == f"kill -TERM -- -{process.pid}\n"
+    assert [words for words in running() if b"sleep\x00300124" in words] == []
 
 
 def test_releasing_a_folder_with_nothing_in_it_is_quiet(tmp_path: Path) -> None:
