@@ -46,4 +46,4 @@ fmt: setup ## Format the code
 	@.venv/bin/ruff format .
 
 clean: ## Remove everything built (not .venv)
-	@rm -rf build
+	@rm -rf --one-file-system build # a killed build may have left the host's /dev mounted there
