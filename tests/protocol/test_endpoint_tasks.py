@@ -336,7 +336,10 @@ async def test_a_held_task_is_not_let_go(endpoint: Endpoint, agent: WireAgent) -
     async with connected(endpoint, agent) as dialled:
         task_id = await endpoint.run_image("node-1", IMAGE, hold=True)
         await agent.command(RUN)
-        assert await dialled.status(task_id, "running", seq=1, phase="prepared") == {"go": False}
+        assert await dialled.status(task_id, "running", seq=1, phase="prepared") == {
+            "go": False,
+            "retry_after": 5.0,
+        }
         await endpoint.release(task_id)
         assert await dialled.status(task_id, "running", seq=2, phase="prepared") == {"go": True}
 

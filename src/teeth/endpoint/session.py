@@ -20,6 +20,7 @@ from teeth_stream import Peer, RemoteError
 
 _log = logging.getLogger(__name__)
 _INVENTORY_TIMEOUT = 60.0  # reading every disk's identity may wait for a disk that spins up
+_HOLD_POLL = 5.0  # seconds after which a prepared machine that is held asks again
 T = TypeVar("T")
 
 
@@ -122,7 +123,9 @@ class Session:
             progress = status.state is TaskState.RUNNING and not status.phase
             hub.feed.publish(TaskChanged(task=task, fields=status.fields, progress=progress))
         if status.state is TaskState.RUNNING and status.phase == "prepared":
-            return {"go": not task.held and not task.state.over}
+            if task.held and not task.state.over:
+                return {"go": False, "retry_after": _HOLD_POLL}
+            return {"go": not task.state.over}
         return {"verdict": verdict.value}
 
     async def _take_log(self, params: Mapping[str, Any]) -> dict[str, Any]:

@@ -139,13 +139,15 @@ def steady_cpus(chosen: Accelerator, wanted: int) -> int:
     return 1 if chosen.name == "tcg" and old else wanted
 
 
-def with_parent(program: str) -> list[str]:
-    """``program``'s argv so that the kernel kills it when this process dies, however it dies.
+def with_parent(program: str, core: int | None = None) -> list[str]:
+    """``program``'s argv so that the kernel kills it when this process dies, however it dies; on the host's
+    processor ``core`` alone, if one is given.
 
     setpriv sets the parent-death signal in the child and then becomes the program. The signal is sent when
     the *thread* that started it ends: start machines from one that lives as long as they do.
     """
-    return ["setpriv", "--pdeathsig", "KILL", "--", program]
+    bond = [] if core is None else ["taskset", "--cpu-list", str(core)]
+    return ["setpriv", "--pdeathsig", "KILL", "--", *bond, program]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

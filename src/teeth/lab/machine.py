@@ -86,14 +86,20 @@ class Channels:
 
 
 def qemu_argv(
-    machine: Machine, accelerator: Accelerator, channels: Channels, uefi: UefiFiles | None = None
+    machine: Machine,
+    accelerator: Accelerator,
+    channels: Channels,
+    uefi: UefiFiles | None = None,
+    *,
+    core: int | None = None,
 ) -> list[str]:
     """The whole command line. The machine waits (-S) until it is told to go on over QMP, so that faults
-    can be set and every event is seen. Raises UsageError when a UEFI machine gets no firmware files.
+    can be set and every event is seen. ``core`` is the host processor that all of QEMU is kept to, None for
+    no such bond. Raises UsageError when a UEFI machine gets no firmware files.
     """
     tftp, bootfile = _network_boot(machine)
     return [
-        *with_parent(QEMU),
+        *with_parent(QEMU, core),
         *accelerator.argv,
         *("-name", machine.name, "-S", "-nodefaults", "-no-user-config", "-display", "none"),
         # Without graphics the firmware uses the serial line as its screen.

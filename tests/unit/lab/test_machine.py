@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import os
 from pathlib import Path
 from typing import Any
 from uuid import UUID
@@ -16,6 +17,7 @@ from teeth.lab.disk import Bus, VirtualDisk, disk_arguments
 from teeth.lab.firmware import Firmware, UefiFiles
 from teeth.lab.machine import Channels, DirectBoot, DiskBoot, Machine, NetworkBoot, qemu_argv
 from teeth.lab.network import Network, Nic
+from teeth.lab.running import _core
 
 GIB = 1 << 30
 DIRECT = DirectBoot(kernel=Path("/k"), initrd=Path("/i"), cmdline="console=ttyS0 teeth.ca=sha256:aa")
@@ -217,3 +219,15 @@ def test_a_wrong_mac_is_refused(mac: str) -> None:
 
 def test_bootif_is_the_pxe_loaders_word() -> None:
     assert NIC.bootif == "01-52-54-00-00-00-01"
+
+
+def test_qemu_can_be_kept_to_one_processor() -> None:
+    argv = qemu_argv(machine(), accelerator("tcg", ""), CHANNELS, core=7)
+    assert argv[argv.index("taskset") :][:4] == ["taskset", "--cpu-list", "7", "qemu-system-x86_64"]
+    assert "taskset" not in qemu_argv(machine(), accelerator("tcg", ""), CHANNELS)
+
+
+def test_only_machines_with_nvme_are_kept_to_one_processor() -> None:
+    both = machine(disks=(disk(Bus.VIRTIO_SCSI), disk(Bus.NVME)))
+    assert _core(both) in os.sched_getaffinity(0)
+    assert _core(machine(disks=(disk(Bus.VIRTIO_SCSI),))) is None
