@@ -197,14 +197,14 @@ def _group_lives(leader: int) -> bool:
     return True
 
 
-def _signal_group(leader: int, sign: signal.Signals) -> None:
+def _signal_group(leader: int, sign: int) -> None:
     """To all of a build's processes: those that sudo started are root's, and a plain user's signal passes them."""
     if os.geteuid() == 0:
         with contextlib.suppress(ProcessLookupError):
             os.killpg(leader, sign)
     else:
         with contextlib.suppress(TeethError):
-            run([*as_root(), "kill", f"-{sign.name.removeprefix('SIG')}", "--", f"-{leader}"])
+            run([*as_root(), "kill", f"-{sign:d}", "--", f"-{leader}"])
 
 
 class _Follower:

@@ -112,7 +112,7 @@ def test_what_sudo_started_is_ended_for_a_plain_user_too(
     with subprocess.Popen(["sh", "-c", "sleep 300124 & wait"], start_new_session=True) as process:
         dib._end_group(process.pid, process.poll, ask_after=0)
         assert process.wait(10) == -signal.SIGTERM
-    assert (tmp_path / "asked").read_text() == f"kill -TERM -- -{process.pid}\n"
+    assert (tmp_path / "asked").read_text() == f"kill -15 -- -{process.pid}\n"
     assert [words for words in running() if b"sleep\x00300124" in words] == []
 
 
