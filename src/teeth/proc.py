@@ -10,6 +10,7 @@ import subprocess
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import IO
 
 from teeth.errors import TeethError
 
@@ -61,37 +62,23 @@ def run(
     status, and TeethError when the tool is missing or outlives ``timeout`` seconds.
     """
     words = [os.fspath(word) for word in argv]
-    stdin = None if input is not None else subprocess.DEVNULL
     try:
-        if log is not None:
-            log.parent.mkdir(parents=True, exist_ok=True)
-            with log.open("wb") as sink:
-                done = subprocess.run(
-                    words,
-                    env=environment(env),
-                    cwd=cwd,
-                    stdout=sink,
-                    stderr=subprocess.STDOUT,
-                    timeout=timeout,
-                    check=False,
-                    stdin=stdin,
-                    input=input,
-                )
-            output = ""
-            tail = "\n".join(log.read_text(errors="replace").splitlines()[-_TAIL:])
-        else:
+        with _sink(log) as sink:
             done = subprocess.run(
                 words,
                 env=environment(env),
                 cwd=cwd,
-                capture_output=True,
+                stdout=sink or subprocess.PIPE,
+                stderr=subprocess.STDOUT if sink else subprocess.PIPE,
                 timeout=timeout,
                 check=False,
-                stdin=stdin,
+                # None with input: subprocess makes the pipe itself.
+                stdin=subprocess.DEVNULL if input is None else None,
                 input=input,
             )
-            output = done.stdout.decode(errors="replace")
-            tail = "\n".join((output + done.stderr.decode(errors="replace")).splitlines()[-_TAIL:])
+        output = (done.stdout or b"").decode(errors="replace")
+        said = output + (done.stderr or b"").decode(errors="replace")
+        tail = "\n".join((log.read_text(errors="replace") if log else said).splitlines()[-_TAIL:])
     except OSError as error:
         raise _not_started(words, cwd, error) from error
     except subprocess.TimeoutExpired as error:
@@ -99,6 +86,16 @@ def run(
     if done.returncode != 0:
         raise CommandError(words, done.returncode, tail, log)
     return output
+
+
+@contextmanager
+def _sink(log: Path | None) -> Iterator[IO[bytes] | None]:
+    if log is None:
+        yield None
+        return
+    log.parent.mkdir(parents=True, exist_ok=True)
+    with log.open("wb") as sink:
+        yield sink
 
 
 @contextmanager

@@ -49,9 +49,16 @@ def each_chunk(
             failures.append(error)
             stop.set()
 
+    _run_threads(work, workers, stop)
+    if failures:
+        raise failures[0]
+
+
+def _run_threads(work: Callable[[], None], count: int, stop: threading.Event) -> None:
+    """Until all have ended; ``stop`` is set for them if one cannot be started."""
     started: list[threading.Thread] = []
     try:
-        for _ in range(workers):
+        for _ in range(count):
             thread = threading.Thread(target=work, daemon=True)
             thread.start()
             started.append(thread)
@@ -62,8 +69,6 @@ def each_chunk(
         # On every way out: the caller closes the device, and its descriptor's number may soon be another's.
         for thread in started:
             thread.join()
-    if failures:
-        raise failures[0]
 
 
 def write_zeros(device: Device, advance: Callable[[int], None]) -> int:
