@@ -45,6 +45,7 @@ def build_recipe(
     each log line without its time stamp. Raises TeethError naming the hook that failed; on any way out,
     Ctrl-C too, the whole process group is ended and everything mounted below ``work`` unmounted.
     """
+    _require_sudo()
     work.mkdir(parents=True, exist_ok=True)
     work = work.resolve()
     kept = (cache or work / "cache").resolve()
@@ -140,6 +141,20 @@ def remove_tree(folder: Path) -> None:
 def as_root() -> list[str]:
     """The words before a command that needs root."""
     return [] if os.geteuid() == 0 else ["sudo"]
+
+
+def _require_sudo() -> None:
+    """Raises TeethError when sudo would ask: diskimage-builder calls it where no terminal is, and a password
+    that was typed at this one does not count there."""
+    if os.geteuid() == 0:
+        return
+    try:
+        run(["setsid", "--wait", "sudo", "-n", "true"], timeout=30)
+    except TeethError as error:
+        raise TeethError(
+            "building images needs root, and sudo asks this user for a password",
+            hint="run it as root, or as a user who may sudo without a password (NOPASSWD in sudoers)",
+        ) from error
 
 
 def _variables(*, elements: Path, work: Path, cache: Path, debs: Path) -> dict[str, str]:

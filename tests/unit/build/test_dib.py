@@ -116,6 +116,20 @@ def test_what_sudo_started_is_ended_for_a_plain_user_too(
     assert [words for words in running() if b"sleep\x00300124" in words] == []
 
 
+def test_a_sudo_that_would_ask_is_said_before_anything_is_made(
+    tmp_path: Path, elements: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sudo = tmp_path / "bin" / "sudo"
+    sudo.parent.mkdir()
+    sudo.write_text("#!/bin/sh\necho 'sudo: a password is required' >&2\nexit 1\n")
+    sudo.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{sudo.parent}:{os.environ['PATH']}")
+    monkeypatch.setattr(dib.os, "geteuid", lambda: 1000)
+    with pytest.raises(TeethError, match="sudo asks this user for a password"):
+        build(tmp_path, elements, [])
+    assert not (tmp_path / "work").exists()
+
+
 def test_releasing_a_folder_with_nothing_in_it_is_quiet(tmp_path: Path) -> None:
     release(tmp_path)
 
