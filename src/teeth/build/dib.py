@@ -213,7 +213,7 @@ def _group_lives(leader: int) -> bool:
 
 
 def _signal_group(leader: int, sign: int) -> None:
-    """To all of a build's processes: those that sudo started are root's, and a plain user's signal passes them."""
+    """To all of a build's processes; those that sudo started are root's, beyond a plain user's signals."""
     if os.geteuid() == 0:
         with contextlib.suppress(ProcessLookupError):
             os.killpg(leader, sign)
