@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 import selectors
@@ -22,6 +23,7 @@ _ENVIRONMENT = {"PATH": "/usr/sbin:/usr/bin:/sbin:/bin", "LC_ALL": "C", "HOME": 
 # No tool we call prints more than a few hundred KiB; a runaway one must not eat the machine's memory.
 _MAX_OUTPUT = 4 << 20
 _CHUNK = 64 << 10
+_DEATH_SECONDS = 10.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -88,13 +90,20 @@ def _start(argv: Sequence[str], stdin: int) -> subprocess.Popen[bytes]:
 def _communicate(argv: Sequence[str], input: bytes | None, timeout: float) -> tuple[int, bytes, bytes]:
     """Status and outputs, of each the first 4 MiB; what is beyond is read and thrown away."""
     deadline = time.monotonic() + timeout
-    with _start(argv, subprocess.DEVNULL if input is None else subprocess.PIPE) as process:
-        try:
-            stdout, stderr = _exchange(process, memoryview(input or b""), deadline)
-            return process.wait(max(0.0, deadline - time.monotonic())), stdout, stderr
-        except BaseException:
-            process.kill()
-            raise
+    process = _start(argv, subprocess.DEVNULL if input is None else subprocess.PIPE)
+    try:
+        stdout, stderr = _exchange(process, memoryview(input or b""), deadline)
+        return process.wait(max(0.0, deadline - time.monotonic())), stdout, stderr
+    except BaseException:
+        process.kill()
+        # Not for ever: a tool that waits for a dead drive inside the kernel does not even die.
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            process.wait(_DEATH_SECONDS)
+        raise
+    finally:
+        for pipe in (process.stdin, process.stdout, process.stderr):
+            if pipe is not None:
+                pipe.close()
 
 
 def _exchange(process: subprocess.Popen[bytes], data: memoryview, deadline: float) -> tuple[bytes, bytes]:

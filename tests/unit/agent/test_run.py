@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import signal
+import subprocess
 import threading
 from pathlib import Path
 
 import pytest
 
+from teeth_agent import run as run_module
 from teeth_agent.errors import ToolError
 from teeth_agent.run import environment, filter_process, run
 
@@ -52,6 +55,25 @@ def test_a_tool_that_does_not_end(script: str) -> None:
     with pytest.raises(ToolError, match=r"sh did not end within 0\.2 s") as error:
         run(["sh", "-c", script], timeout=0.2)
     assert error.value.code == "tool_timeout"
+
+
+def test_a_tool_that_does_not_even_die_is_left_behind(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As one does that waits in the kernel for a drive that no longer answers."""
+    started: list[subprocess.Popen[bytes]] = []
+
+    class Undying(subprocess.Popen[bytes]):
+        def kill(self) -> None:
+            started.append(self)
+
+    monkeypatch.setattr(subprocess, "Popen", Undying)
+    monkeypatch.setattr(run_module, "_DEATH_SECONDS", 0.01)
+    with pytest.raises(ToolError) as error:
+        run(["sleep", "1000"], timeout=0.05)
+    assert error.value.code == "tool_timeout"
+    (process,) = started
+    assert process.poll() is None
+    process.send_signal(signal.SIGKILL)
+    process.wait(10)
 
 
 def test_a_tool_that_is_not_there(tmp_path: Path) -> None:
