@@ -139,6 +139,19 @@ async def test_nothing_is_served_before_the_handshake(endpoint: Endpoint) -> Non
     assert "before the handshake" in closed.reason
 
 
+async def test_two_machines_with_one_id_are_told_apart(endpoint: Endpoint) -> None:
+    first = WireAgent(token=(await endpoint.grant(MAC)).token, boot_id="b1")
+    other = "52:54:00:00:00:02"
+    second = WireAgent(token=(await endpoint.grant(other)).token, boot_id="b2", macs=(other,))
+    async with first.session(endpoint.agent_port, endpoint.ca_file) as held:
+        assert "shows the same id" in await refusal(endpoint, second)
+        first.answers["decom.disk_erase"] = lambda params: {"task_id": params["task_id"], "state": "running"}
+        task_id = await endpoint.run_task("node-1", "decom.disk_erase", {})
+        await first.command("decom.disk_erase")
+        assert await held.status(task_id, "running", seq=1, percent=1) == {"verdict": "applied"}
+        assert second.commands.empty()
+
+
 async def test_the_newest_boot_wins(endpoint: Endpoint) -> None:
     first = WireAgent(token=(await endpoint.grant(MAC)).token, boot_id="b1")
     async with first.session(endpoint.agent_port, endpoint.ca_file) as old:

@@ -19,6 +19,7 @@ from teeth.endpoint.taskstate import Task
 from teeth.endpoint.taskstore import TaskStore
 from teeth.endpoint.transcript import Transcript
 from teeth.errors import TeethError
+from teeth_protocol.errors import ProblemError
 from teeth_protocol.limits import Limits
 from teeth_protocol.messages import valid_id
 from teeth_protocol.strictjson import JsonError, dumps, loads
@@ -175,8 +176,10 @@ class Hub:
         """Accept a handshake: (the rest of its answer, tasks to be sent). Raises ProblemError."""
         async with self._joining:
             await self.db.call(self._burn, hello.token, hello.boot_id, frozenset(hello.macs))
-            older = self._sessions.pop(hello.node_id, None)
+            older = self._sessions.get(hello.node_id)
             if older is not None:
+                _require_same_machine(older.hello, hello)
+                del self._sessions[hello.node_id]
                 older.peer.fatal("a newer session of this node took over")
             opened = await self.db.call(
                 self.nodes.open_session, hello.node_id, macs=hello.macs, boot_id=hello.boot_id,
@@ -313,3 +316,14 @@ class Hub:
             loads(line, max_depth=self.limits.depth, max_values=self.limits.values)
         except (JsonError, ValueError, TypeError) as error:
             raise TeethError(f"{method}: params cannot go over the wire: {error}") from error
+
+
+def _require_same_machine(connected: Hello | None, hello: Hello) -> None:
+    """Makers ship boards with equal UUIDs: one machine must never get what was asked of another.
+
+    Raises ProblemError when the two are on different boots and have no interface in common.
+    """
+    if connected is None or connected.boot_id == hello.boot_id or not (connected.macs and hello.macs):
+        return
+    if not set(connected.macs) & set(hello.macs):
+        raise ProblemError("node_id_taken", "another machine is connected that shows the same id (its UUID)")
