@@ -326,4 +326,4 @@ def _require_same_machine(connected: Hello | None, hello: Hello) -> None:
     if connected is None or connected.boot_id == hello.boot_id or not (connected.macs and hello.macs):
         return
     if not set(connected.macs) & set(hello.macs):
-        raise ProblemError("token_other_node", "another machine is connected that shows the same id (its UUID)")
+        raise ProblemError("token_other_node", "a connected machine shows the same id (its UUID)")
