@@ -94,7 +94,7 @@ class Peer:
                 await asyncio.gather(*jobs, return_exceptions=True)
                 await self._close_stream()
             finally:
-                self._writer.transport.abort()  # nothing to do after an orderly end
+                _abort(self._writer)  # nothing to do after an orderly end
         assert self.closed is not None
         return self.closed
 
@@ -206,7 +206,7 @@ class Peer:
         self._writer.write(data)
         if self._writer.transport.get_write_buffer_size() > self._limits.write_backlog:
             self._take(self.connection.close("the peer does not read what it is sent"))
-            self._writer.transport.abort()
+            _abort(self._writer)
 
     async def _close_stream(self) -> None:
         self._flush()
@@ -214,3 +214,10 @@ class Peer:
         with contextlib.suppress(OSError, TimeoutError):
             async with asyncio.timeout(self._close_timeout):
                 await self._writer.wait_closed()
+
+
+def _abort(writer: asyncio.StreamWriter) -> None:
+    """Drop the connection at once."""
+    # The asyncio of Python 3.11.2, which is Debian 12's, trips over a TLS transport that has ended already.
+    with contextlib.suppress(AttributeError):
+        writer.transport.abort()
