@@ -101,6 +101,15 @@ def test_excluded_by_the_command_is_no_failure(state):
     assert bench.disks["/dev/sdb"].written == 0
 
 
+def test_a_drive_to_be_spared_that_is_not_there_stops_everything(state):
+    bench = two()
+    assert run(bench, {"plan": True, "exclude": ["S-sdx"]}, state)["plan"]["unspared"] == ["S-sdx"]
+    with pytest.raises(AgentError, match="S-sdx") as caught:
+        run(bench, {"exclude": ["S-sdx"]}, state)
+    assert caught.value.code == "exclude_unmatched"
+    assert all(disk.written == 0 for disk in bench.disks.values())
+
+
 def test_no_disk_is_a_failure_unless_it_is_expected(state):
     with pytest.raises(AgentError) as caught:
         run(Bench([], [medium("loop0", out_of_scope="a file")]), {}, state)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import Enum
 from typing import Any
@@ -64,11 +64,16 @@ class UnitPlan:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ErasePlan:
-    """``out_of_scope``: (name, reason) of what is no drive; ``unaccounted``: controllers that hide theirs."""
+    """``out_of_scope``: (name, reason) of what is no drive; ``unaccounted``: controllers that hide theirs.
+
+    ``missing``: names that the command wants erased and no drive bears; ``unspared``: those that it wants
+    left alone and no drive bears.
+    """
 
     policy: Policy
     units: tuple[UnitPlan, ...]
     missing: tuple[str, ...]
+    unspared: tuple[str, ...]
     unaccounted: tuple[str, ...]
     out_of_scope: tuple[tuple[str, str], ...]
 
@@ -85,6 +90,7 @@ class ErasePlan:
         return {
             "units": [unit.to_json() for unit in self.units],
             "missing": list(self.missing),
+            "unspared": list(self.unspared),
             "unaccounted": list(self.unaccounted),
             "out_of_scope": [{"name": name, "reason": reason} for name, reason in self.out_of_scope],
             "required_grade": self.policy.required.value,
@@ -114,16 +120,18 @@ def plan_erase(
     return ErasePlan(
         policy=policy,
         units=tuple(_plan_unit(unit, policy, probes) for unit in units),
-        missing=tuple(
-            sorted(
-                name for name in expected | policy.allow if not any(unit.is_called(name) for unit in units)
-            )
-        ),
+        missing=_strangers(expected | policy.allow, units),
+        unspared=_strangers(policy.exclude, units),
         unaccounted=unaccounted,
         out_of_scope=tuple(
             (medium.name, medium.out_of_scope) for medium in media if medium.out_of_scope is not None
         ),
     )
+
+
+def _strangers(names: frozenset[str], units: Sequence[Unit]) -> tuple[str, ...]:
+    """Those of ``names`` that no unit bears."""
+    return tuple(sorted(name for name in names if not any(unit.is_called(name) for unit in units)))
 
 
 def _plan_unit(unit: Unit, policy: Policy, probes: Probes) -> UnitPlan:

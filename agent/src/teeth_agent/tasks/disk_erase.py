@@ -45,9 +45,9 @@ class Machine:
 def run(params: Mapping[str, Any], context: TaskContext, reporter: Reporter) -> dict[str, Any]:
     """Erase, or with ``plan: true`` only say what would be done.
 
-    Raises ParamsError; AgentError(no_disk | plan_changed) before anything was touched; and when a unit that
-    is not excluded misses the required grade AgentError(erase_incomplete), or Cancelled, with the whole
-    result in ``detail``.
+    Raises ParamsError; AgentError(no_disk | plan_changed | exclude_unmatched) before anything was touched; and
+    when a unit that is not excluded misses the required grade AgentError(erase_incomplete), or Cancelled, with
+    the whole result in ``detail``.
     """
     return erase(read_policy(params), this_machine(context.sysfs_root), context.state, reporter)
 
@@ -161,6 +161,13 @@ def _check(plan: ErasePlan) -> None:
         raise AgentError(
             "the machine is not as it was when the plan was made",
             code="plan_changed",
+            detail={"plan": plan.to_json()},
+        )
+    if plan.unspared:
+        # A slip of the pen in the name of the one drive that was to be kept would otherwise erase it.
+        raise AgentError(
+            f"params.exclude names {plan.unspared[0]}, and no disk here is called that: nothing was touched",
+            code="exclude_unmatched",
             detail={"plan": plan.to_json()},
         )
     if not plan.units and not policy.expect_none:
