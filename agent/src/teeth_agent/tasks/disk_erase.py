@@ -45,9 +45,9 @@ class Machine:
 def run(params: Mapping[str, Any], context: TaskContext, reporter: Reporter) -> dict[str, Any]:
     """Erase, or with ``plan: true`` only say what would be done.
 
-    Raises ParamsError; AgentError(no_disk | plan_changed | exclude_unmatched) before anything was touched; and
-    when a unit that is not excluded misses the required grade AgentError(erase_incomplete), or Cancelled, with
-    the whole result in ``detail``.
+    Raises ParamsError; AgentError(no_disk | plan_changed | exclude_unmatched) before anything was touched;
+    and when a unit that is not excluded misses the required grade AgentError(erase_incomplete), or Cancelled,
+    with the whole result in ``detail``.
     """
     return erase(read_policy(params), this_machine(context.sysfs_root), context.state, reporter)
 
