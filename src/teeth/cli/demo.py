@@ -7,7 +7,7 @@ import contextlib
 import os
 import signal
 import sys
-from collections.abc import Iterator
+from collections.abc import Coroutine, Iterator
 from pathlib import Path
 
 import click
@@ -18,7 +18,7 @@ from teeth.build.ramdisk import build_ramdisk
 from teeth.demo.report import Report
 from teeth.demo.run import Demo, run_demo
 from teeth.demo.scenario import Fault, Scenario
-from teeth.demo.steps import Steps
+from teeth.demo.steps import Steps, why
 from teeth.demo.view import open_view, result_table, save_screenshot
 from teeth.lab.accel import find_accelerator
 from teeth.lab.firmware import Firmware
@@ -70,9 +70,10 @@ def demo(
     with open_view(console) as view:
         steps = Steps(view)
         try:
-            _play(paths, scenario, steps, report)
+            with _terminated_like_interrupted():
+                _play(paths, scenario, steps, report)
         except BaseException as error:
-            report.problem = str(error) or type(error).__name__
+            report.problem = why(error)
             raise
         finally:
             report.write(report_file, steps)
@@ -97,13 +98,23 @@ def _play(paths: Paths, scenario: Scenario, steps: Steps, report: Report) -> Non
         accelerator = find_accelerator(paths.ramdisk / "vmlinuz", paths.cache)
         step.result = f"{accelerator.name}: {accelerator.reason}"
     run = Demo(paths=paths, scenario=scenario, accelerator=accelerator, steps=steps, report=report)
-    with _terminated_like_interrupted():
-        asyncio.run(run_demo(run))
+    try:
+        asyncio.run(_until_terminated(run_demo(run)))
+    except asyncio.CancelledError:
+        raise KeyboardInterrupt from None
+
+
+async def _until_terminated(story: Coroutine[None, None, None]) -> None:
+    """The story, given up in good order at SIGTERM as at Ctrl-C: only it is cancelled, and what it started is
+    still there for its own clean-up."""
+    task = asyncio.ensure_future(story)
+    asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, task.cancel)
+    await task
 
 
 @contextlib.contextmanager
 def _terminated_like_interrupted() -> Iterator[None]:
-    """SIGTERM ends the run as Ctrl-C does: machines stopped, nothing left behind."""
+    """Outside the event loop SIGTERM is what Ctrl-C is there: an exception."""
 
     def interrupt(_number: int, _frame: object) -> None:
         raise KeyboardInterrupt

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -24,6 +25,13 @@ class Step:
     @property
     def seconds(self) -> float:
         return (self.ended if self.ended is not None else time.monotonic()) - self.started
+
+
+def why(error: BaseException) -> str:
+    """Why something ended, in words for a person."""
+    if isinstance(error, KeyboardInterrupt | asyncio.CancelledError):
+        return "interrupted"
+    return str(error) or type(error).__name__
 
 
 class View(Protocol):
@@ -54,7 +62,7 @@ class Steps:
             yield step
         except BaseException as error:
             step.ok = False
-            step.result = step.result or str(error) or type(error).__name__
+            step.result = why(error)
             raise
         else:
             step.ok = True

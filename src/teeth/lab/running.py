@@ -199,8 +199,10 @@ async def _quit(running: RunningMachine) -> None:
     """End QEMU in good order; what does not end so is terminated and killed by ``background``."""
     if not running.running:
         return
-    with contextlib.suppress(TeethError):
-        await running.qmp.execute("quit")
+    # A control connection that is dead must not keep QEMU alive.
+    with contextlib.suppress(TeethError, TimeoutError):
+        async with asyncio.timeout(_END_SECONDS):
+            await running.qmp.execute("quit")
     with contextlib.suppress(TeethError):
         await running.wait_end(within=_END_SECONDS)
 
