@@ -14,7 +14,7 @@ from rich._export_format import CONSOLE_SVG_FORMAT
 from rich.console import Console, Group
 from rich.markup import escape
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
-from rich.table import Table
+from rich.table import Column, Table
 from rich.text import Text
 
 from teeth.demo.report import Report
@@ -22,6 +22,8 @@ from teeth.demo.steps import Step, View
 
 _PLAIN_EVERY = 25.0  # percent between two lines of one bar, where lines cannot be redrawn
 _SHOT_WIDTH = 118
+_BAR_NAME = 18  # a part is a disk by its serial, two blanks in
+_BAR = 20
 _NAME = 13  # the longest step name
 
 
@@ -91,6 +93,8 @@ class LiveView:
         self._progress.stop_task(row)
         for (name, part), identity in self._rows.items():
             if name == step.name and part:
+                if step.ok:
+                    self._progress.update(identity, completed=100)
                 self._progress.stop_task(identity)
 
     def note(self, text: str) -> None:
@@ -104,11 +108,13 @@ def open_view(console: Console) -> Iterator[View]:
         yield PlainView(console)
         return
     progress = Progress(
-        TextColumn("{task.description:<20}"),
-        BarColumn(bar_width=24),
-        TimeElapsedColumn(),
-        TextColumn("{task.fields[detail]}"),
+        # Only the last column gives way on a narrow terminal.
+        TextColumn("{task.description}", table_column=Column(min_width=_BAR_NAME, no_wrap=True)),
+        BarColumn(bar_width=_BAR, table_column=Column(min_width=_BAR)),
+        TimeElapsedColumn(table_column=Column(min_width=len("0:00:00"))),
+        TextColumn("{task.fields[detail]}", table_column=Column(ratio=1, no_wrap=True, overflow="ellipsis")),
         console=console,
+        expand=True,
         refresh_per_second=8,
     )
     with progress:
