@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from teeth.errors import TeethError, UsageError
+from teeth.lab import accel
 from teeth.lab.accel import find_accelerator, probe_boot, probe_kvm
 from teeth.lab.probe_payload import MARKER, init_program, probe_initramfs
 
@@ -167,3 +168,21 @@ def test_the_program_is_whole() -> None:
     assert in_file == in_memory == len(program)
     assert program[entry - address :].startswith(b"\xb8\x01\x00\x00\x00")  # mov eax, 1: write
     assert program.endswith(f"\n{MARKER}\n".encode())
+
+
+@pytest.mark.parametrize(
+    ("name", "version", "cpus"),
+    [
+        ("tcg", "7.2.22 (Debian 1:7.2)", 1),
+        ("tcg", "8.0.5", 1),
+        ("tcg", "8.1.0", 2),
+        ("tcg", "10.0.2 (Debian)", 2),
+        ("tcg", "a build of our own", 1),
+        ("kvm", "7.2.22", 2),
+    ],
+)
+def test_one_processor_where_the_emulator_races(
+    monkeypatch: pytest.MonkeyPatch, name: str, version: str, cpus: int
+) -> None:
+    monkeypatch.setattr(accel, "qemu_version", lambda: version)
+    assert accel.steady_cpus(accel.accelerator(name, ""), 2) == cpus
