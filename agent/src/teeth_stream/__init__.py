@@ -1,5 +1,5 @@
-"""One protocol connection over one asyncio stream, shared by agent and endpoint."""
+"""One protocol connection over one byte stream, shared by agent and endpoint."""
 
-from teeth_stream.peer import Handler, Peer, RemoteError
+from teeth_stream.peer import Handler, Peer, Reader, RemoteError, Transport, Writer
 
-__all__ = ["Handler", "Peer", "RemoteError"]
+__all__ = ["Handler", "Peer", "Reader", "RemoteError", "Transport", "Writer"]

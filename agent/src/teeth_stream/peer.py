@@ -1,4 +1,4 @@
-"""Drives one sans-IO Connection over one asyncio stream."""
+"""Drives one sans-IO Connection over one byte stream, asyncio's or another that looks like it."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import contextlib
 import logging
 import random
 from collections.abc import Awaitable, Callable, Mapping
-from typing import Any
+from typing import Any, Protocol
 
 from teeth_protocol.connection import (
     Answered,
@@ -30,16 +30,53 @@ _CLOSE_TIMEOUT = 5.0  # for the last words to leave; a peer that does not read t
 Handler = Callable[[str, Mapping[str, Any]], Awaitable[dict[str, Any]]]
 
 
+class Reader(Protocol):
+    """What a Peer reads from: asyncio.StreamReader is one."""
+
+    async def read(self, n: int = -1, /) -> bytes:
+        """At least one byte and at most ``n``; nothing at the end of the stream. May raise OSError."""
+        ...
+
+
+class Transport(Protocol):
+    """What lies below a Writer."""
+
+    def get_write_buffer_size(self) -> int:
+        """Bytes that were written and have not left yet."""
+        ...
+
+    def abort(self) -> None:
+        """Drop the connection at once; what has not left never will."""
+        ...
+
+
+class Writer(Protocol):
+    """What a Peer writes to: asyncio.StreamWriter is one."""
+
+    @property
+    def transport(self) -> Transport: ...
+
+    def write(self, data: bytes, /) -> None: ...
+
+    def is_closing(self) -> bool: ...
+
+    def close(self) -> None: ...
+
+    async def wait_closed(self) -> None: ...
+
+
 class RemoteError(Exception):
     """The peer answered a command with an error, or never answered; ``problem.code`` says which.
 
     The codes of our own side: ``connection_lost``, ``timeout``, ``busy`` (too many wait already) and
     ``unsendable`` (the message breaks a bound of the wire; it will not do better on another connection).
+    ``unsent``: the command never left this side, whatever its code.
     """
 
-    def __init__(self, problem: Problem) -> None:
+    def __init__(self, problem: Problem, *, unsent: bool = False) -> None:
         super().__init__(problem.msg)
         self.problem = problem
+        self.unsent = unsent
 
 
 class Peer:
@@ -47,19 +84,20 @@ class Peer:
 
     ``handler`` answers the peer's commands, one at a time and in their order; pings are answered even
     while it is busy. It raises ProblemError for an error response (FieldError: bad_params). It is
-    cancelled when the connection ends.
+    cancelled when the connection ends. ``jitter`` gives numbers in [0, 1) and spreads the pings.
     """
 
     def __init__(
         self,
         role: Role,
-        reader: asyncio.StreamReader,
-        writer: asyncio.StreamWriter,
+        reader: Reader,
+        writer: Writer,
         handler: Handler,
         *,
         limits: Limits | None = None,
         tap: Tap | None = None,
         close_timeout: float = _CLOSE_TIMEOUT,
+        jitter: Callable[[], float] = random.random,
     ) -> None:
         self._loop = asyncio.get_running_loop()
         self._reader = reader
@@ -67,9 +105,7 @@ class Peer:
         self._handler = handler
         self._limits = limits or Limits()
         self._close_timeout = close_timeout
-        self.connection = Connection(
-            role, self._loop.time(), limits=self._limits, jitter=random.random, tap=tap
-        )
+        self.connection = Connection(role, self._loop.time(), limits=self._limits, jitter=jitter, tap=tap)
         self._commands: asyncio.Queue[CommandReceived] = asyncio.Queue()
         self._waiting: dict[str, asyncio.Future[dict[str, Any]]] = {}
         self._changed = asyncio.Event()
@@ -109,10 +145,11 @@ class Peer:
         try:
             identity = self.connection.send_command(method, params, self._loop.time(), timeout=timeout)
         except UnsendableError as error:
-            raise RemoteError(Problem(code="unsendable", msg=f"{method}: {error}")) from None
+            problem = Problem(code="unsendable", msg=f"{method}: {error}")
+            raise RemoteError(problem, unsent=True) from None
         except LocalProtocolError as error:
             code = "busy" if self.connection.state is State.READY else "connection_lost"
-            raise RemoteError(Problem(code=code, msg=str(error))) from None
+            raise RemoteError(Problem(code=code, msg=str(error)), unsent=True) from None
         future: asyncio.Future[dict[str, Any]] = self._loop.create_future()
         self._waiting[identity] = future
         self._take([])  # the answer has a deadline, which may be the next one
@@ -216,7 +253,7 @@ class Peer:
                 await self._writer.wait_closed()
 
 
-def _abort(writer: asyncio.StreamWriter) -> None:
+def _abort(writer: Writer) -> None:
     """Drop the connection at once."""
     # The asyncio of Python 3.11.2, which is Debian 12's, trips over a TLS transport that has ended already.
     with contextlib.suppress(AttributeError):

@@ -16,7 +16,7 @@ from teeth.endpoint.taskstate import TaskState, Verdict, parse_status
 from teeth_protocol import methods
 from teeth_protocol.connection import Closed, Role
 from teeth_protocol.errors import ProblemError
-from teeth_stream import Peer, RemoteError
+from teeth_stream import Peer, Reader, RemoteError, Writer
 
 _log = logging.getLogger(__name__)
 _INVENTORY_TIMEOUT = 60.0  # reading every disk's identity may wait for a disk that spins up
@@ -27,16 +27,15 @@ T = TypeVar("T")
 class Session:
     """Runs one connection to its end and answers its commands."""
 
-    def __init__(
-        self, hub: Hub, number: int, address: str, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
-    ) -> None:
+    def __init__(self, hub: Hub, number: int, address: str, reader: Reader, writer: Writer) -> None:
         self._hub = hub
         self._number = number
         self.address = address
         self.hello: Hello | None = None
         self.session_id = 0
         self.epoch = 0
-        self._jobs: set[asyncio.Future[Any]] = set()
+        # In the order of their start, which is the order of their end: a set's would differ from run to run.
+        self._jobs: dict[asyncio.Future[Any], None] = {}
         self._joining: asyncio.Future[Any] | None = None
         self.peer = Peer(Role.ENDPOINT, reader, writer, self._answer, limits=hub.limits, tap=self._tap)
 
@@ -73,7 +72,7 @@ class Session:
     def start(self, job: Awaitable[Any]) -> None:
         """Run something beside the conversation, for no longer than it lasts."""
         task = asyncio.ensure_future(job)
-        self._jobs.add(task)
+        self._jobs[task] = None
         task.add_done_callback(self._done)
 
     async def _answer(self, method: str, params: Mapping[str, Any]) -> dict[str, Any]:
@@ -149,6 +148,6 @@ class Session:
         self._hub.transcript.record(self._number, self.node_id, outgoing, message)
 
     def _done(self, task: asyncio.Future[Any]) -> None:
-        self._jobs.discard(task)
+        self._jobs.pop(task, None)
         if not task.cancelled() and (error := task.exception()) is not None:
             _log.error("a job of node %s failed", self.node_id, exc_info=error)
