@@ -6,10 +6,10 @@ import asyncio
 import contextlib
 import ssl
 import time
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, Self, TypeVar
 
 from teeth.boot.door import BOOT_FILES, boot_app
 from teeth.boot.grants import TTL, Grant, GrantBook, GrantRefused
@@ -23,6 +23,7 @@ from teeth.endpoint.hub import Hub
 from teeth.endpoint.landing import landing_app, landing_script, new_ticket, with_landing
 from teeth.endpoint.logs import log_to
 from teeth.endpoint.nodestore import Node
+from teeth.endpoint.pages import Pages
 from teeth.endpoint.server import AgentListener
 from teeth.endpoint.taskstate import Task
 from teeth.endpoint.transcript import Transcript
@@ -32,6 +33,7 @@ from teeth_protocol.errors import ProblemError
 
 Address = tuple[str, int]
 _ANY: Address = ("127.0.0.1", 0)
+T = TypeVar("T")
 _CHORES = 60.0  # seconds between two looks for nodes that fell silent
 
 
@@ -201,6 +203,14 @@ class Endpoint:
     def connected(self) -> list[str]:
         return self._hub.connected()
 
+    def images(self) -> list[str]:
+        """Ids of the configured images."""
+        return sorted(self._images)
+
+    async def look(self, question: Callable[[Pages], T]) -> T:
+        """What ``question`` reads from the store, a bounded piece at a time, in the store's own thread."""
+        return await self._hub.db.call(question, self._pages)
+
     def subscribe(self) -> Subscription:
         """Everything that happens from now on, as typed events."""
         return self._hub.feed.subscribe()
@@ -227,6 +237,7 @@ class Endpoint:
         self.ca_digest = self._authority.digest
         transcript = enter(contextlib.closing(Transcript(config.transcript)))
         self._grants = GrantBook(db.engine)
+        self._pages = Pages(db.engine)
         self._hub = Hub(db, self._burn, transcript)
         self._stack.push_async_callback(self._hub.close)
         await self._hub.recover()

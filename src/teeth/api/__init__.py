@@ -1,0 +1,1 @@
+"""The operator's door: HTTP on loopback, behind a token, over ``teeth.service.Endpoint``."""
