@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import threading
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -14,6 +14,8 @@ from fakes.tls_endpoint import Screen
 from teeth_agent.config import Config
 from teeth_agent.reporter import Reporter
 from teeth_agent.session.console import Console
+from teeth_agent.session.dial import TlsDialer
+from teeth_agent.session.enrol import Credential, Keys
 from teeth_agent.session.home import Home, Identity
 from teeth_agent.session.spool import LogSpool
 from teeth_agent.session.taskrunner import TaskRunner
@@ -34,6 +36,38 @@ class Agent:
     release: threading.Event = field(default_factory=threading.Event)
 
 
+class MemoryKeys:
+    """Keys without a key: what is kept is what was issued."""
+
+    def __init__(self) -> None:
+        self.kept: Credential | None = None
+
+    def now(self) -> float:
+        return asyncio.get_running_loop().time()
+
+    async def load(self) -> Credential | None:
+        return self.kept
+
+    async def csr(self) -> str:
+        return "a request"
+
+    async def keep(self, certificate: str, lasts: float) -> Credential:
+        self.kept = Credential(handle=certificate, issued=self.now(), lasts=lasts)
+        return self.kept
+
+    async def discard(self) -> None:
+        self.kept = None
+
+
+def saying(facts: dict[str, Any]) -> Callable[[], Awaitable[dict[str, Any]]]:
+    """A source of facts that never change."""
+
+    async def say() -> dict[str, Any]:
+        return dict(facts)
+
+    return say
+
+
 @contextlib.asynccontextmanager
 async def agent(
     *ports: int,
@@ -42,6 +76,7 @@ async def agent(
     tasks: Mapping[str, TaskFunction] | None = None,
     runner: type[TaskRunner] = TaskRunner,
     facts: Any = None,
+    keys: Keys | None = None,
     macs: tuple[str, ...] = ("52:54:00:00:00:01",),
     limits: Limits | None = None,
 ) -> AsyncIterator[Agent]:
@@ -72,8 +107,10 @@ async def agent(
         work,
         spool,
         console,
-        inventory=lambda: {"disks": facts},
-        status=lambda: {"uptime": 7.0},
+        dialer=TlsDialer(ca_digest=digest, ca_file=ca_file),
+        keys=keys or MemoryKeys(),
+        inventory=saying({"disks": facts}),
+        status=saying({"uptime": 7.0}),
         limits=limits,
         backoff=0.01,
     )

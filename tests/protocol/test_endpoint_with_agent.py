@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 
+from fakes.living_agent import MemoryKeys, saying
 from teeth.endpoint.events import InventoryReceived, LogReceived, NodeConnected, Subscription, TaskChanged
 from teeth.endpoint.taskstate import TaskState
 from teeth.service import Endpoint, EndpointConfig
@@ -19,6 +20,7 @@ from teeth_agent.config import Config
 from teeth_agent.errors import DeviceError
 from teeth_agent.reporter import Reporter
 from teeth_agent.session.console import Console
+from teeth_agent.session.dial import TlsDialer
 from teeth_agent.session.home import Home, Identity
 from teeth_agent.session.spool import LogSpool
 from teeth_agent.session.taskrunner import TaskRunner
@@ -62,17 +64,19 @@ async def agent(
         "endpoints": (("127.0.0.1", endpoint.agent_port),), "ca_digest": endpoint.ca_digest, "ca_file": None,
         "token": token, "boot_mac": MAC, "ramdisk": "r", "built": 0, "version": "test",
     }  # fmt: skip
-    said, spool = Screen(), LogSpool()
+    said, spool, config = Screen(), LogSpool(), Config(**{**settings, **change})
     console = Console(said)
     runner = TaskRunner(TaskContext(boot_id="b1"), spool, tasks.get, console.say)
     home = Home(
-        Config(**{**settings, **change}),
+        config,
         Identity(node_id="node-1", boot_id="b1", macs=(MAC,)),
         runner,
         spool,
         console,
-        inventory=lambda: {"disks": [{"serial": "S1"}]},
-        status=lambda: {"uptime": 1},
+        dialer=TlsDialer(ca_digest=config.ca_digest, ca_file=config.ca_file),
+        keys=MemoryKeys(),
+        inventory=saying({"disks": [{"serial": "S1"}]}),
+        status=saying({"uptime": 1}),
     )
     spool.add("info", "test", "the first second of boot")
     running = asyncio.create_task(home.run())

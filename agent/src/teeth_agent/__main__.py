@@ -16,6 +16,8 @@ from teeth_agent.config import Config, ConfigError
 from teeth_agent.inventory import machine
 from teeth_agent.network.bring_up import Network, network
 from teeth_agent.session.console import Console
+from teeth_agent.session.dial import TlsDialer
+from teeth_agent.session.enrol import FileKeys
 from teeth_agent.session.home import Home, Identity
 from teeth_agent.session.spool import LogSpool
 from teeth_agent.session.taskrunner import TaskRunner
@@ -63,15 +65,22 @@ async def _session(
         runner,
         spool,
         console,
-        inventory=lambda: _inventory(settings, asyncio.run(netlink.links())),
-        status=lambda: machine.status(_ROOT, version=settings.version, ramdisk=settings.ramdisk, boot=boot),
+        dialer=TlsDialer(ca_digest=settings.ca_digest, ca_file=settings.ca_file),
+        keys=FileKeys(_ROOT / "run/teeth", boot_id=boot),
+        inventory=lambda: asyncio.to_thread(_inventory, settings),
+        status=lambda: asyncio.to_thread(_status, settings, boot),
     )
     await home.run()
 
 
-def _inventory(settings: Config, links: list[netlink.Link]) -> dict[str, Any]:
+def _status(settings: Config, boot: str) -> dict[str, Any]:
+    return machine.status(_ROOT, version=settings.version, ramdisk=settings.ramdisk, boot=boot)
+
+
+def _inventory(settings: Config) -> dict[str, Any]:
     from teeth_agent.inventory.block import settled_disks  # not needed before the first question
 
+    links = asyncio.run(netlink.links())
     return {
         "firmware": machine.firmware(_ROOT),
         "processor": machine.processor(_ROOT),

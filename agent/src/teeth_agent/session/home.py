@@ -6,18 +6,17 @@ import asyncio
 import contextlib
 import logging
 import random
-import socket
-import ssl
 import time
-from collections.abc import Callable, Coroutine, Mapping
+from collections.abc import Awaitable, Callable, Coroutine, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 from teeth_agent.config import Config
 from teeth_agent.session.console import Console
+from teeth_agent.session.dial import Dialer, DialError
+from teeth_agent.session.enrol import Keys
 from teeth_agent.session.spool import LogSpool
 from teeth_agent.session.taskrunner import TaskRunner
-from teeth_agent.session.trust import TrustError, fetch_authority, pinned_context
 from teeth_protocol import methods
 from teeth_protocol.connection import Closed, Role
 from teeth_protocol.errors import ProblemError
@@ -28,14 +27,12 @@ from teeth_stream import Peer, RemoteError
 
 _log = logging.getLogger(__name__)
 
-_TLS_TIMEOUT = 10.0
 _BACKOFF_FIRST = 1.0
 _BACKOFF_MOST = 30.0
-_TCP_USER_TIMEOUT_MS = 30_000
 _MAX_MACS = 16
 _ENVELOPE = 256  # bytes around the handshake's params
 
-Facts = Callable[[], dict[str, Any]]
+Facts = Callable[[], Awaitable[dict[str, Any]]]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -49,7 +46,7 @@ class Identity:
 
 
 class Home:
-    """The agent's side of the session."""
+    """The agent's side of the session. Whatever is outside, random or a clock is given to it."""
 
     def __init__(
         self,
@@ -59,24 +56,31 @@ class Home:
         spool: LogSpool,
         console: Console,
         *,
+        dialer: Dialer,
+        keys: Keys,
         inventory: Facts,
         status: Facts,
         limits: Limits | None = None,
         backoff: float = _BACKOFF_FIRST,
+        jitter: Callable[[], float] = random.random,
+        clock: Callable[[], float] = time.time,
     ) -> None:
         self._config = config
         self._identity = identity
         self._tasks = tasks
         self._spool = spool
         self._console = console
+        self._dialer = dialer
+        self._keys = keys
         self._inventory = inventory
         self._status = status
         self._limits = limits or Limits()
         self._backoff = backoff
+        self._jitter = jitter
+        self._clock = clock
         self._loop = asyncio.get_running_loop()
         self._logs = asyncio.Event()
         spool.notify = self._log_waits
-        self._authorities: dict[tuple[str, int], ssl.SSLContext] = {}
 
     def _log_waits(self) -> None:
         with contextlib.suppress(RuntimeError):  # the loop is closed: the process ends
@@ -92,47 +96,21 @@ class Home:
                     break
             # Full jitter: a hall that lost its endpoint must not come back in step.
             most = min(_BACKOFF_MOST, self._backoff * 2**attempt)
-            delay = random.uniform(0, most)  # noqa: S311 - no secret
             attempt = min(attempt + 1, 16)
-            await asyncio.sleep(delay)
+            await asyncio.sleep(most * self._jitter())
 
     async def _try(self, host: str, port: int) -> bool:
         """One dial. True when a handshake was accepted and the endpoint did not throw us out."""
         where = f"{host}:{port}"
         try:
-            context = await self._context(host, port)
-            async with asyncio.timeout(_TLS_TIMEOUT):
-                reader, writer = await asyncio.open_connection(host, port, ssl=context, server_hostname=host)
-        except TrustError as error:
+            reader, writer = await self._dialer.dial(host, port, None)
+        except DialError as error:
             self._console.problem(error.code, str(error))
-        except ssl.SSLCertVerificationError as error:
-            self._console.problem("wrong_ca", f"{where}: {error.verify_message}")
-        except TimeoutError:
-            self._console.problem("endpoint_unreachable", f"{where}: no answer within {_TLS_TIMEOUT:g} s")
-        except (OSError, ValueError) as error:  # ValueError: a host name that cannot even be asked for
-            reason = getattr(error, "strerror", None) or str(error)
-            self._console.problem("endpoint_unreachable", f"{where}: {reason}")
-        else:
-            return await self._session(where, reader, writer)
-        return False
-
-    async def _context(self, host: str, port: int) -> ssl.SSLContext:
-        key = (host, port)
-        if key not in self._authorities:
-            if self._config.ca_digest is None:
-                assert self._config.ca_file is not None
-                self._authorities[key] = pinned_context(self._config.ca_file)
-            else:
-                der = await asyncio.to_thread(fetch_authority, host, port, self._config.ca_digest)
-                self._authorities[key] = pinned_context(der)
-        return self._authorities[key]
+            return False
+        return await self._session(where, reader, writer)
 
     async def _session(self, where: str, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> bool:
-        sock: socket.socket | None = writer.get_extra_info("socket")
-        if sock is not None:
-            with contextlib.suppress(OSError):
-                sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, _TCP_USER_TIMEOUT_MS)
-        self._identity.timings.setdefault("tls", time.monotonic())
+        self._identity.timings.setdefault("tls", self._loop.time())
         peer = Peer(Role.AGENT, reader, writer, self._answer, limits=self._limits)
         accepted = asyncio.Event()
         talking = asyncio.create_task(self._talk(where, peer, accepted))
@@ -201,9 +179,9 @@ class Home:
 
     async def _answer(self, method: str, params: Mapping[str, Any]) -> dict[str, Any]:
         if method == methods.STATUS:
-            return {**await asyncio.to_thread(self._status), "tasks": self._tasks.summary()}
+            return {**await self._status(), "tasks": self._tasks.summary()}
         if method == methods.INVENTORY:
-            return await asyncio.to_thread(self._inventory)
+            return await self._inventory()
         if method == "cancel_task":
             return self._tasks.cancel(Fields(params).text("task_id"))
         if method.startswith(("decom.", "standbye.")):

@@ -20,8 +20,16 @@ _MAX_FIELDS = 2048  # bytes
 class LogSpool(logging.Handler):
     """Collects records from any thread; the session drains it. Oldest records go first, and are counted."""
 
-    def __init__(self, *, max_records: int = _MAX_RECORDS) -> None:
+    def __init__(
+        self,
+        *,
+        max_records: int = _MAX_RECORDS,
+        clock: Callable[[], float] = time.time,
+        monotonic: Callable[[], float] = time.monotonic,
+    ) -> None:
         super().__init__(logging.INFO)
+        self._clock = clock
+        self._monotonic = monotonic
         self._max_records = max_records
         self._guard = threading.Lock()
         self._records: collections.deque[dict[str, Any]] = collections.deque()
@@ -41,8 +49,8 @@ class LogSpool(logging.Handler):
         """Spool one structured record. What is too long is cut, fields that are not JSON are left out."""
         record: dict[str, Any] = {
             "level": level,
-            "time": time.time(),
-            "monotonic": time.monotonic(),
+            "time": self._clock(),
+            "monotonic": self._monotonic(),
             "logger": logger,
             "event": event[:_MAX_EVENT].encode("utf-8", "replace").decode(),
         }
