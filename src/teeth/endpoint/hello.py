@@ -6,53 +6,57 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from teeth_protocol.capabilities import PROTOCOLS, agreed, common_version, no_common_version
 from teeth_protocol.errors import ProblemError
-from teeth_protocol.fields import FieldError, Fields
-from teeth_protocol.messages import valid_id
-
-_MAX_MACS = 32
-_MAX_TASKS = 64
+from teeth_protocol.fields import FieldError
+from teeth_protocol.shape import read
+from teeth_protocol.wire.session import Handshake
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Hello:
-    """A handshake's params, parsed. ``listed`` None: the agent does not say which tasks it has."""
+    """A handshake's params, parsed. ``listed`` None: the agent does not say which tasks it has.
+
+    ``methods`` None: it does not say which task methods it serves. ``capabilities``: those that this side has
+    too; ``protocol``: the version that both speak.
+    """
 
     node_id: str
     agent: str
-    token: str
+    token: str | None
     boot_id: str
     macs: tuple[str, ...]
     listed: frozenset[str] | None
     timings: Mapping[str, float]
+    protocol: str = PROTOCOLS[0]
+    capabilities: tuple[str, ...] = ()
+    methods: tuple[str, ...] | None = None
 
 
 def parse_hello(params: Mapping[str, Any]) -> Hello:
-    """Raises ProblemError bad_params."""
+    """Raises ProblemError bad_params, and no_common_version."""
     try:
-        fields = Fields(params)
-        node_id = fields.text("id", max_length=128)
-        if not valid_id(node_id):
-            raise FieldError("params.id: expected 1-128 of A-Z a-z 0-9 . _ : -")
-        timings = fields.object("timings", optional=True)
-        return Hello(
-            node_id=node_id,
-            agent=fields.text("version", "unknown", max_length=64),
-            token=fields.text("token", max_length=128),
-            boot_id=fields.text("boot_id", max_length=64),
-            macs=tuple(mac.lower() for mac in fields.texts("macs", [], most=_MAX_MACS)),
-            listed=_listed(fields) if "tasks" in fields else None,
-            timings={}
-            if timings is None
-            else {name: float(timings.number(name)) for name in timings.names()},
-        )
+        said = read(Handshake, params)
+        return _hello(said)
     except FieldError as error:
         raise ProblemError("bad_params", str(error)) from error
 
 
-def _listed(fields: Fields) -> frozenset[str]:
-    items = fields.items("tasks", most=_MAX_TASKS)
-    return frozenset(
-        Fields(item, f"params.tasks[{index}]").text("task_id", max_length=128)
-        for index, item in enumerate(items)
+def _hello(said: Handshake) -> Hello:
+    if said.token is None or said.boot_id is None:
+        raise FieldError(f"params.{'token' if said.token is None else 'boot_id'}: missing, expected a string")
+    protocol = common_version(said.protocols)
+    if protocol is None:
+        raise ProblemError("no_common_version", no_common_version())
+    return Hello(
+        node_id=said.id,
+        agent=said.version,
+        token=said.token,
+        boot_id=said.boot_id,
+        macs=tuple(mac.lower() for mac in said.macs),
+        listed=None if said.tasks is None else frozenset(task.task_id for task in said.tasks),
+        timings=said.timings,
+        protocol=protocol,
+        capabilities=tuple(agreed(said.capabilities)),
+        methods=said.methods,
     )
