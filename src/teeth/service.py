@@ -6,17 +6,23 @@ import asyncio
 import contextlib
 import ssl
 import time
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self, TypeVar
 
+import sqlalchemy as sa
+
 from teeth.boot.door import BOOT_FILES, boot_app
-from teeth.boot.grants import TTL, Grant, GrantBook, GrantRefused
+from teeth.boot.grants import TTL, Grant, GrantBook, GrantRecord, GrantRefused
+from teeth.boot.grants import Claim as GrantClaim
 from teeth.boot.images import ImageFile
 from teeth.boot.ipxe import BootTarget, command_line, write_first_hop
 from teeth.endpoint import ca
+from teeth.endpoint.clientcert import ClientSigner
 from teeth.endpoint.database import Database
+from teeth.endpoint.dispatch import Seat
+from teeth.endpoint.enrol import Claim, Registrar
 from teeth.endpoint.events import BootServed, Subscription, TaskChanged
 from teeth.endpoint.httpserver import listening_socket, serve
 from teeth.endpoint.hub import Hub
@@ -25,7 +31,8 @@ from teeth.endpoint.logs import log_to
 from teeth.endpoint.nodestore import Node
 from teeth.endpoint.pages import Pages
 from teeth.endpoint.server import AgentListener
-from teeth.endpoint.taskstate import Task
+from teeth.endpoint.stores import SqlStores
+from teeth.endpoint.taskstate import Task, TaskState
 from teeth.endpoint.transcript import Transcript
 from teeth.errors import UsageError
 from teeth_protocol import methods
@@ -104,9 +111,18 @@ class Endpoint:
         """The script for a TFTP folder that brings a machine's iPXE to the boot door."""
         return write_first_hop(folder, self.boot_url)
 
-    async def grant(self, mac: str | None = None, *, ttl: float = TTL) -> Grant:
-        """Let the machine with this MAC boot the ramdisk once within ``ttl`` seconds."""
-        return await self._hub.db.call(self._grants.create, mac, ttl=ttl)
+    async def grant(self, mac: str | None = None, *, uuid: str | None = None, ttl: float = TTL) -> Grant:
+        """Let one machine boot the ramdisk once within ``ttl`` seconds: the one with this MAC and this SMBIOS
+        UUID, or any where neither is given. An unused grant for the same machine is withdrawn."""
+        return await self._hub.db.call(self._grants.create, mac, uuid=uuid, ttl=ttl)
+
+    async def grants(self) -> list[GrantRecord]:
+        """Every grant of the last month, newest first, without tokens."""
+        return await self._hub.db.call(self._grants.listing)
+
+    async def withdraw_grant(self, grant_id: str) -> GrantRecord:
+        """Close an open grant before its time. Raises TeethError when there is none of this id."""
+        return await self._hub.db.call(self._grants.withdraw, grant_id)
 
     def kernel_command_line(self, grant: Grant) -> str:
         """What the boot door's script would put on the kernel's command line, for a boot without iPXE."""
@@ -169,6 +185,14 @@ class Endpoint:
         """Lift the hold of a task that was asked with ``hold``: see Hub.run_task."""
         await self._hub.release(task_id)
 
+    async def cancel_task(self, task_id: str) -> Task:
+        """See Hub.cancel_task: what can still be stopped is; returns the task as it stands."""
+        return await self._hub.cancel_task(task_id)
+
+    async def settle_task(self, task_id: str, state: str, msg: str) -> Task:
+        """See Hub.settle_task: an operator says what became of an unknown task ("complete" or "error")."""
+        return await self._hub.settle_task(task_id, TaskState(state), msg)
+
     async def task(self, task_id: str) -> Task:
         return await self._hub.task(task_id)
 
@@ -202,6 +226,10 @@ class Endpoint:
 
     def connected(self) -> list[str]:
         return self._hub.connected()
+
+    def session(self, node_id: str) -> Seat | None:
+        """The session of a connected node, as it is at this moment: read it, do not keep it."""
+        return self._hub.seat(node_id)
 
     def images(self) -> list[str]:
         """Ids of the configured images."""
@@ -238,7 +266,8 @@ class Endpoint:
         transcript = enter(contextlib.closing(Transcript(config.transcript)))
         self._grants = GrantBook(db.engine)
         self._pages = Pages(db.engine)
-        self._hub = Hub(db, self._burn, transcript)
+        self._registrar = Registrar(db.engine, _Tokens(self._grants), ClientSigner(self._authority))
+        self._hub = Hub(SqlStores(db), self._registrar.admit, transcript)
         self._stack.push_async_callback(self._hub.close)
         await self._hub.recover()
         self._target = BootTarget(
@@ -262,25 +291,20 @@ class Endpoint:
         )
         await enter(serve(door, boot))
         await enter(serve(landing_app(self._hub.land), landing, self._tls()))
-        await enter(AgentListener(self._hub).listen(agents, self._tls()))
+        await enter(AgentListener(self._hub, self._registrar).listen(agents, self._tls(self._authority)))
 
-    def _tls(self) -> ssl.SSLContext:
+    def _tls(self, clients: ca.Authority | None = None) -> ssl.SSLContext:
         config = self.config
         hosts = [config.listen[0], config.landing[0], *config.names, "localhost", "127.0.0.1"]
         if config.advertise is not None:
             hosts.append(config.advertise)
         names = [host for host in hosts if host not in ("0.0.0.0", "::")]  # noqa: S104 - left out, not bound
-        return ca.server_context(ca.ensure_server_certificate(self._authority, config.data, names))
+        chain = ca.ensure_server_certificate(self._authority, config.data, names)
+        return ca.server_context(chain, clients=clients)
 
     def _reachable(self, address: Address, port: int) -> str:
         host = self.config.advertise or address[0]
         return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
-
-    def _burn(self, token: str, boot_id: str, macs: frozenset[str]) -> None:
-        try:
-            self._grants.burn(token, boot_id=boot_id, macs=macs)
-        except GrantRefused as error:
-            raise ProblemError(error.code, error.message) from error
 
     def _served(self, file: str, sent: int) -> None:
         self._hub.feed.publish(BootServed(file=file, bytes=sent, at=time.time()))
@@ -289,6 +313,33 @@ class Endpoint:
         while True:
             await asyncio.sleep(_CHORES)
             await self._hub.notice_silence()
+
+
+class _Tokens:
+    """The grant book as enrolment sees it: its refusals are the wire's."""
+
+    def __init__(self, grants: GrantBook) -> None:
+        self._grants = grants
+
+    def burn(self, connection: sa.Connection, token: str, claim: Claim) -> bool:
+        shown = GrantClaim(
+            node_id=claim.node_id, boot_id=claim.boot_id, spki=claim.spki, macs=frozenset(claim.macs),
+            uuid=claim.uuid,
+        )  # fmt: skip
+        with _refusals():
+            return self._grants.burn(connection, token, shown)
+
+    def burn_for_boot(self, token: str, *, boot_id: str, macs: frozenset[str]) -> None:
+        with _refusals():
+            self._grants.burn_for_boot(token, boot_id=boot_id, macs=macs)
+
+
+@contextlib.contextmanager
+def _refusals() -> Iterator[None]:
+    try:
+        yield
+    except GrantRefused as error:
+        raise ProblemError(error.code, error.message) from error
 
 
 def _check_ramdisk(folder: Path | None) -> None:

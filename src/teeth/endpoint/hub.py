@@ -7,23 +7,23 @@ import logging
 import secrets
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
-from typing import Any, Protocol, TypeVar
+from typing import Any, TypeVar
 
 from teeth.endpoint import taskstate
-from teeth.endpoint.database import Database
+from teeth.endpoint.dispatch import Dispatch, Seat
 from teeth.endpoint.events import Feed, Landed, NodeConnected, NodeDisconnected, TaskChanged
 from teeth.endpoint.hello import Hello
+from teeth.endpoint.identity import PeerIdentity
 from teeth.endpoint.logs import note
-from teeth.endpoint.nodestore import NodeStore
-from teeth.endpoint.taskstate import Task
-from teeth.endpoint.taskstore import TaskStore
+from teeth.endpoint.stores import Stores
+from teeth.endpoint.taskstate import Status, Task, TaskState, Verdict
 from teeth.endpoint.transcript import Transcript
 from teeth.errors import TeethError
 from teeth_protocol.errors import ProblemError
 from teeth_protocol.limits import Limits
 from teeth_protocol.messages import valid_id
 from teeth_protocol.strictjson import JsonError, dumps, loads
-from teeth_stream import Peer, RemoteError
+from teeth_stream import RemoteError
 
 _log = logging.getLogger(__name__)
 _ENVELOPE = 1024  # bytes a command's envelope and task_id may add to its params
@@ -33,26 +33,8 @@ SILENCE = 600.0
 T = TypeVar("T")
 
 
-# Spend a join token: (token, boot_id, macs of the machine). Blocks. Raises ProblemError if it opens nothing.
-Burn = Callable[[str, str, frozenset[str]], None]
-
-
-class Seat(Protocol):
-    """What the hub needs of a session."""
-
-    peer: Peer
-    address: str
-    hello: Hello | None
-    session_id: int
-    epoch: int
-
-    @property
-    def node_id(self) -> str: ...
-
-    @property
-    def boot_id(self) -> str: ...
-
-    def start(self, job: Awaitable[Any]) -> None: ...
+# Whether a handshake, on a connection with this identity, may become a session. Blocks. Raises ProblemError.
+Admit = Callable[[Hello, PeerIdentity | None], None]
 
 
 class Hub:
@@ -60,8 +42,8 @@ class Hub:
 
     def __init__(
         self,
-        db: Database,
-        burn: Burn,
+        db: Stores,
+        admit: Admit,
         transcript: Transcript,
         *,
         limits: Limits | None = None,
@@ -71,12 +53,13 @@ class Hub:
         self.clock = clock
         self.limits = limits or Limits()
         self.transcript = transcript
-        self.nodes = NodeStore(db.engine, clock=clock)
-        self.tasks = TaskStore(db.engine, clock=clock)
+        self.nodes = db.nodes
+        self.tasks = db.tasks
         self.feed = Feed()
-        self._burn = burn
+        self._dispatch = Dispatch(db, self._publish)
+        self._admit = admit
         self._sessions: dict[str, Seat] = {}
-        self._kept: set[asyncio.Future[Any]] = set()
+        self._kept: dict[asyncio.Future[Any], None] = {}
         self._joining = asyncio.Lock()
 
     # --- for whoever operates the endpoint
@@ -98,7 +81,8 @@ class Hub:
         ``task_id`` with the same params asks nothing twice. ``sent`` are the params as the agent gets them,
         where they differ from ``params``. ``hold``: a two-step task that reaches "prepared" before
         ``release`` is told not to go; the agent then ends it with an error and stays where it is.
-        Raises TeethError for what can never be sent.
+        Raises TeethError for what can never be sent, and for a destructive task while nobody knows what an
+        earlier one did to this node (``settle_task``).
         """
         identity = task_id or f"t-{secrets.token_hex(8)}"
         if not valid_id(identity):
@@ -114,7 +98,7 @@ class Hub:
             self._publish(task)
         session = self._sessions.get(node_id)
         if new and session is not None:
-            session.start(self._send(session, task))
+            session.start(self._dispatch.send(session, task))
         return identity
 
     async def task(self, task_id: str) -> Task:
@@ -129,11 +113,10 @@ class Hub:
         with self.feed.subscribe() as watcher:
             task = await self.task(task_id)
             yield TaskChanged(task=task, fields={}, progress=False)
-            updated = task.updated
             while not task.state.over and (event := await watcher.get()) is not None:
                 if not isinstance(event, TaskChanged) or event.task_id != task_id:
                     continue
-                if event.task.updated < updated:
+                if event.task.revision <= task.revision:
                     continue  # queued before we read the task from disk
                 task = event.task
                 yield event
@@ -164,6 +147,42 @@ class Hub:
         """Ids of the nodes that have a session now."""
         return sorted(self._sessions)
 
+    def seat(self, node_id: str) -> Seat | None:
+        """The session of a node that has one now."""
+        return self._sessions.get(node_id)
+
+    async def cancel_task(self, task_id: str) -> Task:
+        """Cancel a task as far as that is still possible; returns it as it stands.
+
+        What was never sent is over (error ``cancelled``). Of all else only its agent can say what became of
+        it: it is asked now and at every later handshake, and stops at its next safe point. The wish is on
+        disk when this returns. A task that is over stays what it is. Raises TeethError when there is none.
+        """
+        task, moved = await self.db.call(self.tasks.change, task_id, taskstate.cancel_asked)
+        if moved:
+            note(_log, logging.INFO, "cancel asked", task=task_id, node=task.node_id)
+            self._publish(task)
+        session = self._sessions.get(task.node_id)
+        if session is not None and not task.state.over:
+            session.start(self._dispatch.ask_cancel(session, task))
+        return task
+
+    async def settle_task(self, task_id: str, state: TaskState, msg: str) -> Task:
+        """What an operator found out about an ``unknown`` task: its node is free again. Returns it.
+
+        ``state``: ERROR (code ``settled``) or COMPLETE. Raises TeethError for a task that is not unknown.
+        """
+        try:
+            task, _ = await self.db.call(
+                self.tasks.change, task_id,
+                lambda old, now: taskstate.settled(old, state=state, msg=msg, now=now),
+            )  # fmt: skip
+        except ProblemError as error:
+            raise TeethError(error.problem.msg) from error
+        note(_log, logging.INFO, "task settled", task=task_id, node=task.node_id, state=state.value)
+        self._publish(task)
+        return task
+
     async def release(self, task_id: str) -> None:
         """Lift a task's hold: when it is prepared it may go."""
         task, moved = await self.db.call(self.tasks.change, task_id, taskstate.released)
@@ -175,7 +194,7 @@ class Hub:
     async def joined(self, session: Seat, hello: Hello) -> tuple[dict[str, Any], list[Task]]:
         """Accept a handshake: (the rest of its answer, tasks to be sent). Raises ProblemError."""
         async with self._joining:
-            await self.db.call(self._burn, hello.token, hello.boot_id, frozenset(hello.macs))
+            await self.db.call(self._admit, hello, session.identity)
             older = self._sessions.get(hello.node_id)
             if older is not None:
                 _require_same_machine(older.hello, hello)
@@ -189,6 +208,8 @@ class Hub:
             changed, send = await self.db.call(
                 self.tasks.resume, hello.node_id, boot_id=hello.boot_id, listed=hello.listed
             )
+            for task in changed:
+                self._publish(task)
             self._sessions[hello.node_id] = session
             known = await self.db.call(self.tasks.listing, hello.node_id)
         note(
@@ -205,8 +226,6 @@ class Hub:
                 agent=hello.agent, at=self.clock(), timings=hello.timings,
             )
         )  # fmt: skip
-        for task in changed:
-            self._publish(task)
         has = [
             {"task_id": task.task_id, "state": task.state.value, "seq": task.seq}
             for task in known
@@ -225,15 +244,27 @@ class Hub:
         note(_log, logging.INFO, "node disconnected", node=session.node_id, reason=reason)
         self.feed.publish(NodeDisconnected(node_id=session.node_id, reason=reason, at=self.clock()))
 
-    async def send_all(self, session: Seat, tasks: list[Task]) -> None:
-        for task in tasks:
-            await self._send(session, task)
+    async def ready(self, session: Seat, send: list[Task]) -> None:
+        """The handshake is answered: repeat what somebody wants cancelled, then send the tasks that wait."""
+        for task in await self.db.call(self.tasks.listing, session.node_id):
+            if task.cancel_asked is not None and not task.state.over:
+                session.start(self._dispatch.ask_cancel(session, task))
+        await self._dispatch.send_all(session, send)
+
+    async def reported(self, session: Seat, status: Status) -> tuple[Task, Verdict]:
+        """An agent said what became of a task: kept, then told to whoever watches. Raises ProblemError."""
+        task, verdict = await self.db.call(self.tasks.report, session.node_id, session.epoch, status)
+        if verdict is Verdict.APPLIED:
+            progress = status.state is TaskState.RUNNING and not status.phase
+            self.feed.publish(TaskChanged(task=task, fields=status.fields, progress=progress))
+            self._freed(task)
+        return task, verdict
 
     def keep(self, work: Awaitable[T]) -> asyncio.Future[T]:
         """Run ``work`` whatever becomes of its asker; ``close`` waits for it."""
         future = asyncio.ensure_future(work)
-        self._kept.add(future)
-        future.add_done_callback(self._kept.discard)
+        self._kept[future] = None
+        future.add_done_callback(lambda done: self._kept.pop(done, None))
         return future
 
     # --- for the landing door and the clock
@@ -273,36 +304,15 @@ class Hub:
 
     # --- inside
 
-    async def _send(self, session: Seat, task: Task) -> None:
-        params = await self.db.call(self.tasks.sending, task.task_id, session.boot_id)
-        if params is None:
-            return
-        try:
-            await session.peer.call(task.method, {"task_id": task.task_id, **params})
-        except RemoteError as error:
-            await self._not_accepted(session, task, error)
-            return
-        changed, moved = await self.db.call(self.tasks.change, task.task_id, taskstate.accepted)
-        if moved:
-            self._publish(changed)
-
-    async def _not_accepted(self, session: Seat, task: Task, error: RemoteError) -> None:
-        code, msg = error.problem.code, error.problem.msg
-        if code == "connection_lost":
-            return  # sent again when the node is back; the id makes that harmless
-        if code == "timeout":
-            # Only a new session can tell whether the agent has it.
-            session.peer.hang_up()
-            return
-        changed, moved = await self.db.call(
-            self.tasks.change, task.task_id, lambda old, now: taskstate.refused(old, code, msg, now)
-        )
-        note(_log, logging.WARNING, "task refused", task=task.task_id, node=task.node_id, code=code)
-        if moved:
-            self._publish(changed)
-
     def _publish(self, task: Task) -> None:
         self.feed.publish(TaskChanged(task=task, fields={}, progress=False))
+        self._freed(task)
+
+    def _freed(self, task: Task) -> None:
+        """A task that is over no longer holds its node: what waited for that goes out."""
+        session = self._sessions.get(task.node_id)
+        if session is not None and task.state.over:
+            session.start(self._dispatch.send_waiting(session))
 
     def _check_size(self, method: str, params: Mapping[str, Any]) -> None:
         """What the agent would refuse as a broken line is refused here, where somebody can read it."""

@@ -1,10 +1,10 @@
-"""The tables. Times are seconds since the epoch; JSON columns hold what ``redact`` let through."""
+"""The tables as this version knows them; ``migrations`` makes them. Times are seconds since the epoch; JSON
+columns hold what ``redact`` let through."""
 
 from __future__ import annotations
 
 import sqlalchemy as sa
 
-SCHEMA_VERSION = 1
 metadata = sa.MetaData()
 
 nodes = sa.Table(
@@ -20,6 +20,30 @@ nodes = sa.Table(
     sa.Column("agent", sa.String, nullable=False),
     sa.Column("inventory", sa.JSON, nullable=True),
     sa.Column("inventory_at", sa.Float, nullable=True),
+)
+
+# Whose a node id is: the machine that enrolled under it. ``nodes`` is what was last seen of it.
+machines = sa.Table(
+    "machines",
+    metadata,
+    sa.Column("node_id", sa.String, primary_key=True),
+    sa.Column("macs", sa.JSON, nullable=False),
+    sa.Column("uuid", sa.String, nullable=True),
+    # The newest boot that enrolled; only its sessions are accepted.
+    sa.Column("boot_id", sa.String, nullable=False),
+    sa.Column("enrolled", sa.Float, nullable=False),
+)
+
+certificates = sa.Table(
+    "certificates",
+    metadata,
+    sa.Column("id", sa.Integer, primary_key=True),
+    sa.Column("node_id", sa.String, nullable=False, index=True),
+    sa.Column("boot_id", sa.String, nullable=False),
+    # sha256, in hex, of the public key's SubjectPublicKeyInfo.
+    sa.Column("spki", sa.String, nullable=False),
+    sa.Column("issued", sa.Float, nullable=False),
+    sa.Column("not_after", sa.Float, nullable=False),
 )
 
 sessions = sa.Table(
@@ -57,6 +81,10 @@ tasks = sa.Table(
     sa.Column("code", sa.String, nullable=False),
     sa.Column("msg", sa.String, nullable=False),
     sa.Column("final_digest", sa.String, nullable=True),
+    # When somebody asked to cancel it: a wish that outlives connections and restarts, until the task is over.
+    sa.Column("cancel_asked", sa.Float, nullable=True),
+    # Rises with every change, whatever the clock does: what is newer is told by it.
+    sa.Column("revision", sa.Integer, nullable=False, server_default="0"),
     sa.Column("created", sa.Float, nullable=False),
     sa.Column("updated", sa.Float, nullable=False),
     sa.Column("finished", sa.Float, nullable=True),

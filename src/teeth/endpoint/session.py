@@ -3,23 +3,29 @@
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import logging
 from collections.abc import Awaitable, Mapping
 from typing import Any, TypeVar
 
 from teeth import __version__
-from teeth.endpoint.events import InventoryReceived, LogReceived, NodeRefused, TaskChanged
+from teeth.endpoint.enrol import Registrar, asks_time
+from teeth.endpoint.events import InventoryReceived, LogReceived, NodeRefused
 from teeth.endpoint.hello import Hello, parse_hello
 from teeth.endpoint.hub import Hub
+from teeth.endpoint.identity import PeerIdentity
 from teeth.endpoint.logs import note
-from teeth.endpoint.taskstate import TaskState, Verdict, parse_status
+from teeth.endpoint.taskstate import TaskState, parse_status
 from teeth_protocol import methods
 from teeth_protocol.connection import Closed, Role
-from teeth_protocol.errors import ProblemError
+from teeth_protocol.errors import Problem, ProblemError
+from teeth_protocol.messages import valid_id
 from teeth_stream import Peer, Reader, RemoteError, Writer
 
 _log = logging.getLogger(__name__)
 _INVENTORY_TIMEOUT = 60.0  # reading every disk's identity may wait for a disk that spins up
+_MAX_ENROLMENTS = 4  # a connection; an honest agent needs the time, a certificate and perhaps one repetition
+_CERTIFICATE_LOOK = 60.0
 _HOLD_POLL = 5.0  # seconds after which a prepared machine that is held asks again
 T = TypeVar("T")
 
@@ -27,8 +33,24 @@ T = TypeVar("T")
 class Session:
     """Runs one connection to its end and answers its commands."""
 
-    def __init__(self, hub: Hub, number: int, address: str, reader: Reader, writer: Writer) -> None:
+    def __init__(
+        self,
+        hub: Hub,
+        number: int,
+        address: str,
+        reader: Reader,
+        writer: Writer,
+        *,
+        identity: PeerIdentity | None,
+        plain: bool,
+        enrol: Registrar,
+    ) -> None:
+        """``identity``: by the client certificate, None without. ``plain``: on the development listener."""
         self._hub = hub
+        self._registrar = enrol
+        self._enrolments = 0
+        self.identity = identity
+        self.plain = plain
         self._number = number
         self.address = address
         self.hello: Hello | None = None
@@ -78,6 +100,8 @@ class Session:
     async def _answer(self, method: str, params: Mapping[str, Any]) -> dict[str, Any]:
         if method == methods.HANDSHAKE:
             return await self._handshake(params)
+        if method == methods.ENROLL:
+            return await self._enroll(params)
         if method == methods.TASK_STATUS:
             return await self._whole(self._task_status(params))
         if method == methods.LOG:
@@ -91,38 +115,71 @@ class Session:
     async def _handshake(self, params: Mapping[str, Any]) -> dict[str, Any]:
         if self._joining is not None:
             raise ProblemError("bad_state", "the handshake is done")
-        hello = parse_hello(params)
+        hello = parse_hello(params, plain=self.plain)
         self._joining = self._hub.keep(self._hub.joined(self, hello))
         try:
             answer, send = await asyncio.shield(self._joining)
         except ProblemError as error:
-            problem = error.problem
-            note(
-                _log,
-                logging.WARNING,
-                "handshake refused",
-                node=hello.node_id,
-                peer=self.address,
-                code=problem.code,
-            )
-            self._hub.feed.publish(
-                NodeRefused(node_id=hello.node_id, code=problem.code, msg=problem.msg, at=self._hub.clock())
-            )
+            self._note_refusal("handshake refused", hello.node_id, error.problem)
             raise
         # These begin when this coroutine has returned and the answer is written: not before it is ready.
-        self.start(self._hub.send_all(self, send))
+        self.start(self._hub.ready(self, send))
         self.start(self._ask_inventory())
-        return {"id": hello.node_id, "version": __version__, "epoch": self.epoch, **answer}
+        if self.identity is not None:
+            self.start(self._end_with_certificate())
+        return {
+            "id": hello.node_id, "version": __version__, "epoch": self.epoch, "protocol": hello.protocol,
+            "capabilities": list(hello.capabilities), **answer,
+        }  # fmt: skip
+
+    async def _enroll(self, params: Mapping[str, Any]) -> dict[str, Any]:
+        """A certificate for a stranger's token, or a new one for this session's own node and boot."""
+        self._enrolments += 1
+        if self._enrolments > _MAX_ENROLMENTS:
+            self.peer.fatal("too many enrolments on one connection")
+            raise ProblemError("busy", "too many enrolments on one connection")
+        if asks_time(params):
+            return {"time": self._hub.clock()}
+        renewal = self.hello is not None
+        if renewal and self.identity is None:
+            raise ProblemError("not_enrolled", "this session has no certificate to renew")
+        if self.plain:
+            raise ProblemError("not_enrolled", "there is no enrolment in plain text")
+        work = self._hub.db.call(self._registrar.enroll, params, self.identity if renewal else None)
+        try:
+            answer = await self._whole(work)
+        except ProblemError as error:
+            claimed = params.get("id")
+            name = claimed if isinstance(claimed, str) and valid_id(claimed) else ""
+            self._note_refusal("enrolment refused", self.node_id or name, error.problem)
+            raise
+        if renewal and self.identity is not None:
+            self.identity = dataclasses.replace(self.identity, not_after=answer["not_after"])
+        return answer
+
+    def _note_refusal(self, event: str, node_id: str, problem: Problem) -> None:
+        note(_log, logging.WARNING, event, node=node_id, peer=self.address, code=problem.code)
+        self._hub.feed.publish(
+            NodeRefused(node_id=node_id, code=problem.code, msg=problem.msg, at=self._hub.clock())
+        )
+
+    async def _end_with_certificate(self) -> None:
+        """A session lasts no longer than its certificate, and a renewal is a new certificate."""
+        while self.identity is not None:
+            left = self.identity.not_after - self._hub.clock()
+            if left <= 0:
+                break
+            # In pieces: whoever sets the clock, and a renewal, changes what is left.
+            await asyncio.sleep(min(left, _CERTIFICATE_LOOK))
+        self.peer.fatal("certificate_expired: the certificate has expired and was not renewed")
 
     async def _task_status(self, params: Mapping[str, Any]) -> dict[str, Any]:
         hub = self._hub
         status = parse_status(params)
-        task, verdict = await hub.db.call(hub.tasks.report, self.node_id, self.epoch, status)
-        if verdict is Verdict.APPLIED:
-            progress = status.state is TaskState.RUNNING and not status.phase
-            hub.feed.publish(TaskChanged(task=task, fields=status.fields, progress=progress))
+        task, verdict = await hub.reported(self, status)
         if status.state is TaskState.RUNNING and status.phase == "prepared":
-            if task.held and not task.state.over:
+            # One that is to be cancelled asks again too: until then it has heard of it, and stops here.
+            if (task.held or task.cancel_asked is not None) and not task.state.over:
                 return {"go": False, "retry_after": _HOLD_POLL}
             return {"go": not task.state.over}
         return {"verdict": verdict.value}

@@ -7,7 +7,7 @@ import enum
 import hashlib
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -19,6 +19,8 @@ from teeth_protocol.messages import valid_id
 _MAX_WORD = 64
 _MAX_MSG = 4096
 _MAX_ETA = 10 * 365 * 86400.0  # anything longer is not an estimate
+# Whatever is not known to leave the drives as they are is taken to change them.
+_HARMLESS = frozenset({"decom.qc"})
 
 
 class TaskState(enum.StrEnum):
@@ -68,6 +70,7 @@ class Task:
 
     ``result`` of a failed task is what its agent could still say of it (an erase: the record of every unit).
     ``held``: it may prepare but not leave. ``boot_id``: the boot it was sent to, None before that.
+    ``cancel_asked``: since when it is to be cancelled. ``revision`` rises with every change that was kept.
     """
 
     task_id: str
@@ -90,7 +93,19 @@ class Task:
     code: str = ""
     msg: str = ""
     final_digest: str | None = None
+    cancel_asked: float | None = None
+    revision: int = 0
     finished: float | None = None
+
+    @property
+    def destructive(self) -> bool:
+        """Whether it changes what is on the machine's drives; a plan does not."""
+        return self.method not in _HARMLESS and self.params.get("plan") is not True
+
+    @property
+    def holds_node(self) -> bool:
+        """Nobody knows what it did to the drives: until somebody does, nothing else may be done to them."""
+        return self.state is TaskState.UNKNOWN and self.destructive
 
 
 def json_digest(value: Any) -> str:
@@ -188,6 +203,52 @@ def released(task: Task, now: float) -> Task:
     return dataclasses.replace(task, held=False, updated=now) if task.held else task
 
 
+def cancel_asked(task: Task, now: float) -> Task:
+    """Somebody wants it cancelled. What never left here is over; of all else its agent has the last word."""
+    if task.state.over or task.cancel_asked is not None:
+        return task
+    if task.state is TaskState.QUEUED and task.boot_id is None:
+        return _cancelled(task, "cancelled before it was sent", now)
+    return dataclasses.replace(task, cancel_asked=now, updated=now)
+
+
+def not_there(task: Task, boot_id: str, now: float) -> Task:
+    """The agent of this boot does not know a task that is to be cancelled, and is not told of it any more."""
+    sure = task.state is TaskState.QUEUED and task.boot_id == boot_id and task.cancel_asked is not None
+    return _cancelled(task, "cancelled before the agent accepted it", now) if sure else task
+
+
+def settled(task: Task, *, state: TaskState, msg: str, now: float) -> Task:
+    """An operator has looked at the machine and says what became of an unknown task: ERROR or COMPLETE.
+
+    Raises ProblemError not_unknown for any other task, which can still say so itself; bad_params.
+    """
+    if not state.over:
+        raise ProblemError("bad_params", f"a task is settled as complete or as error, not as {state}")
+    if task.state is not TaskState.UNKNOWN:
+        raise ProblemError(
+            "not_unknown", f"task {task.task_id} is {task.state}: only an unknown one is settled"
+        )
+    code = "settled" if state is TaskState.ERROR else ""
+    done = dataclasses.replace(task, state=state, updated=now, code=code, msg=msg[:_MAX_MSG])
+    return _finish(done, now)
+
+
+def may_send(task: Task, others: Iterable[Task]) -> bool:
+    """Whether a task's command may go out (again); ``others`` are the open tasks of its node.
+
+    A destructive one waits while nobody knows what an earlier one did to the machine.
+    """
+    if task.state.over or task.state is TaskState.UNKNOWN or task.cancel_asked is not None:
+        return False
+    return not task.destructive or holder(task, others) is None
+
+
+def holder(task: Task, others: Iterable[Task]) -> Task | None:
+    """The other task that holds this one's node, if any."""
+    return next((other for other in others if other.task_id != task.task_id and other.holds_node), None)
+
+
 def accepted(task: Task, now: float) -> Task:
     if task.state is not TaskState.QUEUED:
         return task
@@ -220,6 +281,8 @@ def reconnected(task: Task, *, boot_id: str, listed: frozenset[str] | None, now:
     if task.boot_id is None:
         return task, True
     if listed is not None and task.task_id in listed and task.boot_id == boot_id:
+        if task.state is TaskState.UNKNOWN:  # it was only out of sight
+            task = dataclasses.replace(task, state=TaskState.RUNNING, updated=now, code="", msg="")
         return task, task.state is TaskState.QUEUED
     if task.boot_id != boot_id:
         return _unknown(task, "agent_restarted", "the machine started anew while it ran", now), False
@@ -244,6 +307,14 @@ def _unknown(task: Task, code: str, msg: str, now: float) -> Task:
     if task.state is TaskState.UNKNOWN:
         return task
     return dataclasses.replace(task, state=TaskState.UNKNOWN, updated=now, eta=None, code=code, msg=msg)
+
+
+def _cancelled(task: Task, msg: str, now: float) -> Task:
+    asked = now if task.cancel_asked is None else task.cancel_asked
+    ended = dataclasses.replace(
+        task, state=TaskState.ERROR, updated=now, code="cancelled", msg=msg, cancel_asked=asked
+    )
+    return _finish(ended, now)
 
 
 def _finish(task: Task, now: float) -> Task:

@@ -13,6 +13,7 @@ from teeth.endpoint import nodestore, taskstate
 from teeth.endpoint.database import Database
 from teeth.endpoint.nodestore import NodeStore
 from teeth.endpoint.schema import task_events
+from teeth.endpoint.taskrows import sql_rows
 from teeth.endpoint.taskstate import TaskState, Verdict, parse_status
 from teeth.endpoint.taskstore import TaskStore
 from teeth.errors import TeethError
@@ -32,7 +33,7 @@ def db(tmp_path: Path) -> Iterator[Database]:
 @pytest.fixture
 def tasks(db: Database) -> TaskStore:
     NodeStore(db.engine).open_session("n1", macs=(), boot_id="b1", agent="1", peer="p")
-    return TaskStore(db.engine)
+    return TaskStore(sql_rows(db.engine))
 
 
 def create(tasks: TaskStore, task_id: str = "t1", params: dict[str, Any] = PARAMS, **members: Any) -> bool:
@@ -48,16 +49,16 @@ def say(tasks: TaskStore, state: str, *, epoch: int = 1, node: str = "n1", **mem
 def test_what_was_reported_is_there_after_a_restart(tmp_path: Path) -> None:
     first = Database(tmp_path)
     NodeStore(first.engine).open_session("n1", macs=("m",), boot_id="b1", agent="1", peer="p")
-    store = TaskStore(first.engine)
+    store = TaskStore(sql_rows(first.engine))
     create(store)
     say(store, "running", seq=3, percent=40, eta=9, step="write", fields={"rate": 7})
     first.close()
     second = Database(tmp_path)
     try:
-        task = TaskStore(second.engine).get("t1")
+        task = TaskStore(sql_rows(second.engine)).get("t1")
         assert task is not None
         assert (task.state, task.percent, task.eta, task.seq) == (TaskState.RUNNING, 40.0, 9.0, 3)
-        assert TaskStore(second.engine).events("t1")[-1]["fields"] == {"rate": 7}
+        assert TaskStore(sql_rows(second.engine)).events("t1")[-1]["fields"] == {"rate": 7}
         node = NodeStore(second.engine).node("n1")
         assert node is not None
         assert node.macs == ("m",)
@@ -95,15 +96,15 @@ def test_secrets_are_in_no_listing_and_gone_when_the_task_is_over(db: Database, 
     create(tasks)
     assert SECRET not in repr(tasks.listing())
     assert SECRET not in repr(tasks.events("t1"))
-    assert tasks.sending("t1", "b1") == PARAMS
+    assert tasks.sending("t1", "b1", 1) == PARAMS
     say(tasks, "complete", seq=1)
-    assert tasks.sending("t1", "b1") is None
+    assert tasks.sending("t1", "b1", 1) is None
 
 
 def test_secrets_are_wiped_from_the_files(tmp_path: Path) -> None:
     db = Database(tmp_path)
     NodeStore(db.engine).open_session("n1", macs=(), boot_id="b1", agent="1", peer="p")
-    store = TaskStore(db.engine)
+    store = TaskStore(sql_rows(db.engine))
     create(store)
     before = b"".join(path.read_bytes() for path in tmp_path.iterdir())
     assert SECRET.encode() in before  # the test can see it where it is
