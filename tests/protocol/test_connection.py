@@ -178,7 +178,10 @@ def test_a_handshake_answered_by_an_error_is_the_end() -> None:
     connection = Connection(Role.AGENT, 0.0)
     connection.send_command("handshake", {}, 0.0)
     events = connection.receive_data(line(id="a1", error={"msg": "no", "code": "x"}), 0.0)
-    assert events == [Closed(reason="no", fatal=True)]
+    assert events == [
+        Answered(id="a1", method="handshake", problem=Problem(code="x", msg="no")),
+        Closed(reason="no", fatal=True),
+    ]
 
 
 def test_a_second_handshake_is_refused_and_not_served() -> None:

@@ -92,6 +92,12 @@ Tap = Callable[[bool, Mapping[str, Any]], None]
 
 
 @dataclass(slots=True)
+class _Owed:
+    method: str
+    memory: int
+
+
+@dataclass(slots=True)
 class _Pending:
     method: str
     deadline: float
@@ -125,7 +131,7 @@ class Connection:
         self._out = bytearray()
         self._next_id = 0
         self._pending: dict[str, _Pending] = {}
-        self._owed: dict[str, str] = {}  # commands of the peer we have not answered: id -> method
+        self._owed: dict[str, _Owed] = {}  # commands of the peer we have not answered, by id
         self._handshake_deadline = now + self._limits.handshake_timeout
         self._heard = now
         self._next_ping = now + self._ping_delay()
@@ -160,19 +166,19 @@ class Connection:
             return self._end("the peer closed the connection", fatal=False)
         self._heard = now
         self._lines.feed(data)
+        ended = self._lines.ended
         events: list[Event] = []
         try:
             while not self._over():
                 line = self._lines.next_line(self._line_limit(self._other_role()))
                 if line is None:
                     break
-                self._line_started = None
                 events += self._receive_line(line, now)
         except (RemoteProtocolError, JsonError) as error:
             events += self.send_fatal(str(error))
         if len(self._lines) == 0:
             self._line_started = None
-        elif self._line_started is None:
+        elif self._line_started is None or self._lines.ended != ended:
             self._line_started = now
         return events
 
@@ -281,12 +287,12 @@ class Connection:
             self._tap(False, value)
         message = parse(value)
         if isinstance(message, Command):
-            return self._receive_command(message)
+            return self._receive_command(message, _memory_of(line))
         if isinstance(message, Fatal):
             return self._end(message.message, fatal=True)
         return self._receive_answer(message, now)
 
-    def _receive_command(self, command: Command) -> list[Event]:
+    def _receive_command(self, command: Command, memory: int) -> list[Event]:
         if command.id in self._owed:
             raise RemoteProtocolError("a command id is used again before its answer")
         if self.state is State.HANDSHAKE and command.method not in methods.UNAUTHENTICATED:
@@ -300,10 +306,11 @@ class Connection:
         if self.state is State.DRAINING:
             self._refuse(command.id, "draining", "this side is closing")
             return []
-        if len(self._owed) >= self._limits.pending:
+        owed = sum(waiting.memory for waiting in self._owed.values())
+        if len(self._owed) >= self._limits.pending or owed + memory > self._limits.pending_memory:
             self._refuse(command.id, "busy", "too many commands wait for an answer")
             return []
-        self._owed[command.id] = command.method
+        self._owed[command.id] = _Owed(command.method, memory)
         return [CommandReceived(id=command.id, method=command.method, params=command.params)]
 
     def _receive_answer(self, message: Success | Failure, now: float) -> list[Event]:
@@ -314,9 +321,10 @@ class Connection:
         if pending.keepalive:
             return []
         if isinstance(message, Failure):
+            answered = Answered(id=message.id, method=pending.method, problem=message.problem)
             if pending.method == methods.HANDSHAKE:
-                return self._end(message.problem.msg, fatal=True)
-            return [Answered(id=message.id, method=pending.method, problem=message.problem)]
+                return [answered, *self._end(message.problem.msg, fatal=True)]
+            return [answered]
         events: list[Event] = []
         shaking = self.role is Role.AGENT and self.state is State.HANDSHAKE
         if shaking and pending.method == methods.HANDSHAKE:
@@ -342,7 +350,8 @@ class Connection:
             self._refuse(ping.id, "too_large", "the echo would be longer than a line may be")
 
     def _may_shake_hands(self) -> bool:
-        return self.state is State.HANDSHAKE and methods.HANDSHAKE not in self._owed.values()
+        shaking = any(waiting.method == methods.HANDSHAKE for waiting in self._owed.values())
+        return self.state is State.HANDSHAKE and not shaking
 
     def _refuse(self, identity: str, code: str, msg: str) -> None:
         self._send(Failure(id=identity, problem=Problem(code=code, msg=msg)))
@@ -350,10 +359,10 @@ class Connection:
     def _owed_method(self, identity: str) -> str | None:
         if self.state is State.CLOSED:
             return None
-        method = self._owed.get(identity)
-        if method is None:
+        waiting = self._owed.get(identity)
+        if waiting is None:
             raise LocalProtocolError(f"nothing is owed for id {identity}")
-        return method
+        return waiting.method
 
     def _send(self, message: Message) -> None:
         value = message.to_json()
@@ -405,3 +414,9 @@ class Connection:
 
     def _silence_deadline(self) -> float:
         return self._heard + self._silence()
+
+
+def _memory_of(line: bytes) -> int:
+    """What a command may take in memory while it waits: CPython keeps a text that has one emoji in four bytes
+    a letter, and each small value in about a hundred."""
+    return 4 * len(line) + 100 * (line.count(b",") + line.count(b"[") + line.count(b"{"))

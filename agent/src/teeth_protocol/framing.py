@@ -6,9 +6,10 @@ from teeth_protocol.errors import RemoteProtocolError
 
 
 class LineBuffer:
-    """Collects bytes until a line is whole. Blank lines are skipped."""
+    """Collects bytes until a line is whole. Blank lines are skipped; ``ended`` counts them too."""
 
     def __init__(self) -> None:
+        self.ended = 0
         self._buffer = bytearray()
         self._searched = 0  # bytes known to hold no newline: a line fed byte by byte must not cost its square
 
@@ -34,5 +35,6 @@ class LineBuffer:
             line = bytes(self._buffer[:end]).rstrip(b"\r")
             del self._buffer[: end + 1]
             self._searched = 0
+            self.ended += 1
             if line.strip():
                 return line

@@ -20,6 +20,8 @@ class Limits:
     # 900 KB of `{}` costs CPython 24 times its size in memory; 10,000 values bound that to a few MiB.
     values: int = 10_000
     pending: int = 256
+    # 256 of the longest lines would be far more than a machine can spare; this is eight of the longest.
+    pending_memory: int = 32 << 20
     handshake_timeout: float = 5.0
     line_timeout: float = 10.0
     ping_interval: float = 15.0

@@ -11,7 +11,8 @@ from teeth_protocol.errors import Problem, RemoteProtocolError
 VERSION = "v1"
 _ID = re.compile(r"[A-Za-z0-9._:-]{1,128}\Z")
 # Wider than any method we know: a name from another time is answered with an error, not with a hang-up.
-_METHOD = re.compile(r"[!-~]{1,128}\Z")
+METHOD_PATTERN = "[!-~]{1,128}"
+_METHOD = re.compile(METHOD_PATTERN + r"\Z")
 _MAX_TEXT = 4096  # of a human message; a longer one is cut, not refused
 
 
@@ -100,7 +101,7 @@ def _problem(body: dict[str, Any]) -> Problem:
     code = body.get("code", "unspecified")
     detail = body.get("detail")
     return Problem(
-        code=code[:128] if isinstance(code, str) else "unspecified",
+        code=code[:128] if isinstance(code, str) and code else "unspecified",
         msg=msg[:_MAX_TEXT] if isinstance(msg, str) else "no message given",
         detail=detail if isinstance(detail, dict) else None,
     )
