@@ -61,7 +61,7 @@ class Pages:
         return self._rows(query, lambda row: str(row.node_id))
 
     def named(self, name: str, mac: str | None) -> list[str]:
-        """Nodes that ``name`` may mean: the one of that id, else those with ``mac``, else those that begin so.
+        """Nodes that ``name`` may mean: the one of that id, else those with ``mac``, else by its beginning.
 
         At most 11: more than ten are as good as any number.
         """

@@ -99,13 +99,18 @@ class Task:
 
     @property
     def destructive(self) -> bool:
-        """Whether it changes what is on the machine's drives; a plan does not."""
-        return self.method not in _HARMLESS and self.params.get("plan") is not True
+        """See ``is_destructive``."""
+        return is_destructive(self.method, self.params)
 
     @property
     def holds_node(self) -> bool:
         """Nobody knows what it did to the drives: until somebody does, nothing else may be done to them."""
         return self.state is TaskState.UNKNOWN and self.destructive
+
+
+def is_destructive(method: str, params: Mapping[str, Any]) -> bool:
+    """Whether a task changes what is on the machine's drives; a plan does not."""
+    return method not in _HARMLESS and params.get("plan") is not True
 
 
 def json_digest(value: Any) -> str:
