@@ -1,6 +1,6 @@
 # `make help` is the contract. Every target does the set-up it needs; a second run repeats nothing.
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-fast image guest lab bench lint types fmt clean
+.PHONY: help setup demo test test-fast image guest lab bench lint types fmt schemas clean
 TEETH := .venv/bin/teeth
 PYTEST := .venv/bin/python -m pytest
 
@@ -40,6 +40,9 @@ lint: setup ## ruff, import-linter, dib-lint, shellcheck
 
 types: setup ## mypy --strict
 	@.venv/bin/mypy
+
+schemas: setup ## Write docs/schema and the parts of docs/protocol.md that come from the code
+	@.venv/bin/python scripts/protocol_docs.py
 
 fmt: setup ## Format the code
 	@.venv/bin/ruff check --fix-only .

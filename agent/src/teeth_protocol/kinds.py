@@ -215,8 +215,11 @@ class MapKind(Kind):
 
     words = "an object"
 
-    def __init__(self, item: Kind, most: int | None = None, name: int | None = None) -> None:
+    def __init__(
+        self, item: Kind, most: int | None = None, name: int | None = None, texts: Sequence[str] = ()
+    ) -> None:
         self._item, self._most, self._name = item, most, name
+        self._texts = {text: TextKind(1, 256) for text in texts}
 
     def fits(self, value: Any) -> bool:
         return isinstance(value, Mapping)
@@ -227,6 +230,13 @@ class MapKind(Kind):
         if self._most is not None and len(value) > self._most:
             raise Wrong(f"expected at most {self._most} members")
         found = {}
+        for name, kind in self._texts.items():
+            if name not in value:
+                raise Wrong(f"missing, expected {kind.words}").under(f".{name}")
+            try:
+                kind.read(value[name])
+            except Wrong as wrong:
+                raise wrong.under(f".{name}") from None
         for name, item in value.items():
             if self._name is not None and len(name) > self._name:
                 raise Wrong(f"expected member names of at most {self._name} characters")
@@ -245,6 +255,9 @@ class MapKind(Kind):
             told["maxProperties"] = self._most
         if self._name is not None:
             told["propertyNames"] = {"maxLength": self._name}
+        if self._texts:
+            told["properties"] = {name: kind.schema(defs) for name, kind in self._texts.items()}
+            told["required"] = list(self._texts)
         items = self._item.schema(defs)
         return {**told, "additionalProperties": items} if items else told
 
@@ -255,6 +268,9 @@ class UnionKind(Kind):
     def __init__(self, kinds: Sequence[Kind], *, null: bool) -> None:
         self._kinds, self._null = tuple(kinds), null
         self.words = " or ".join(kind.words for kind in kinds)
+
+    def without_null(self) -> UnionKind:
+        return UnionKind(self._kinds, null=False)
 
     def fits(self, value: Any) -> bool:
         return (value is None and self._null) or any(kind.fits(value) for kind in self._kinds)

@@ -37,6 +37,7 @@ class Mark:
 
 SECRET = Mark("secret")  # never in a log, a status, a transcript, or readable in a store
 REQUIRED = Mark("required")  # must be on the wire although the code has a default for it
+NOT_NULL = Mark("not null")  # may be left out, but null is refused: somebody meant something by it
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -61,11 +62,15 @@ class Range:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Items:
-    """Bounds of a list or a mapping; ``name`` of the length of a mapping's names."""
+    """Bounds of a list or a mapping; ``name`` of the length of a mapping's names.
+
+    ``texts``: members that a mapping must have, strings of 1 to 256 characters.
+    """
 
     least: int = 0
     most: int | None = None
     name: int | None = None
+    texts: tuple[str, ...] = ()
     words: str = ""
 
 
@@ -174,7 +179,12 @@ def _default(field: Any) -> Callable[[], Any] | None:
 
 def _member(name: str, annotation: Any, default: Callable[[], Any] | None) -> Member:
     marks = _marks(annotation)
-    return Member(name, _kind(annotation, ()), None if REQUIRED in marks else default, SECRET in marks)
+    kind = _kind(annotation, ())
+    if NOT_NULL in marks and isinstance(kind, kinds.UnionKind):
+        kind = kind.without_null()
+    member = Member(name, kind, None if REQUIRED in marks else default, SECRET in marks)
+    member.null = member.null and NOT_NULL not in marks
+    return member
 
 
 def _marks(annotation: Any) -> tuple[Any, ...]:
@@ -205,7 +215,7 @@ def _kind(annotation: Any, marks: tuple[Any, ...]) -> Kind:
         return kinds.ListKind(_kind(arguments[0], ()), items.least, items.most, items.words)
     if isinstance(origin, type) and issubclass(origin, Mapping):
         items = _mark(marks, Items())
-        return kinds.MapKind(_kind(arguments[1], ()), items.most, items.name)
+        return kinds.MapKind(_kind(arguments[1], ()), items.most, items.name, items.texts)
     return _plain(annotation, marks)
 
 

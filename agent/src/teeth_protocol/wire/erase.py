@@ -1,0 +1,143 @@
+"""decom.disk_erase: what is asked, and what comes home of it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Annotated, Any, ClassVar, Literal
+
+from teeth_protocol.shape import Forms, Items, Range, Text
+from teeth_protocol.wire.machine import Said
+from teeth_protocol.wire.words import Bytes, Grade, Id, Name
+
+# Serial numbers or WWNs: far more than a machine has disks, each longer than any is.
+DiskName = Annotated[str, Text(most=256, words="a serial number or WWN")]
+DiskNames = Annotated[
+    tuple[DiskName, ...], Items(most=4096, words="a list of at most 4096 serial numbers or WWNs")
+]
+PlanDigest = Annotated[str, Text(pattern="sha256:[0-9a-f]{64}", words="sha256: and 64 hex digits")]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DiskErase:
+    """Erase all disks. Closed: a misspelt ``exclude`` must not erase.
+
+    ``allow``: when not empty, nothing else is erased, and shared transports named here may be.
+    ``expected_serials``: when not None, exactly these must be there. ``expect_no_disk``: no disk is a
+    success. ``expect_unaccounted``: controllers whose drives cannot be seen are known of. ``plan``: say what
+    would be done, touch nothing. ``plan_digest``: refuse when the plan made now has another one.
+    """
+
+    CLOSED: ClassVar[str] = "decom.disk_erase has no such param"
+
+    task_id: Id
+    plan: bool = False
+    plan_digest: PlanDigest | None = None
+    required_grade: Grade = "clear"
+    allow: DiskNames = ()
+    exclude: DiskNames = ()
+    expected_serials: DiskNames | None = None
+    removable: Literal["block", "erase", "exclude"] = "block"
+    verification: Literal["full", "sampled"] = "full"
+    expect_no_disk: bool = False
+    expect_unaccounted: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OutOfScope:
+    """A block device that is not a drive of the machine."""
+
+    name: Name
+    reason: Said
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PlannedDevice:
+    """One path to a unit. ``seq``: the kernel's count, which no re-plugged device keeps."""
+
+    name: Name
+    size: Bytes
+    namespace: int | None
+    seq: int | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PlannedMethod:
+    """One rung of the ladder."""
+
+    method: Name
+    grade: Grade
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PlannedUnit:
+    """What would be done with one unit, and why."""
+
+    serial: Said | None
+    wwn: Said | None
+    model: Said | None
+    transport: Name | None
+    size: Bytes | None
+    devices: tuple[PlannedDevice, ...]
+    action: Name
+    methods: tuple[PlannedMethod, ...]
+    code: Annotated[str, Text(least=0, most=64)]
+    reason: Said
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Plan:
+    """``missing``: named to be erased and not here; ``unspared``: named to be left alone and not here."""
+
+    units: tuple[PlannedUnit, ...]
+    missing: tuple[Said, ...]
+    unspared: tuple[Said, ...]
+    unaccounted: tuple[Said, ...]
+    out_of_scope: tuple[OutOfScope, ...]
+    required_grade: Grade
+    verification: Literal["full", "sampled"]
+    digest: PlanDigest
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class UnitRecord:
+    """How one unit ended, and the proof. ``seconds``: how long it took."""
+
+    serial: Said | None
+    wwn: Said | None
+    model: Said | None
+    transport: Name | None
+    size: Bytes | None
+    devices: tuple[Name, ...]
+    outcome: Literal["purged", "cleared", "failed", "fenced", "locked", "excluded", "interrupted"]
+    method: Name | None
+    grade: Grade | None
+    code: Annotated[str, Text(least=0, most=64)]
+    reason: Said
+    seconds: Annotated[float, Range(least=0)]
+    proof: Mapping[str, Any] | None
+    attempts: tuple[Mapping[str, Any], ...]
+    commands: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Erased:
+    """The task's result, or the detail of its failure. ``complete``: every unit meets ``required_grade``."""
+
+    units: tuple[UnitRecord, ...]
+    out_of_scope: tuple[OutOfScope, ...]
+    required_grade: Grade
+    plan_digest: PlanDigest
+    complete: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Planned:
+    """The result of a plan."""
+
+    plan: Plan
+
+
+ERASE_RESULT: Forms[Erased | Planned] = Forms(
+    title="DiskEraseResult", text="Records, or a plan.", cases=(("plan", None, Planned),), otherwise=Erased
+)
