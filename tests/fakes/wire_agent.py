@@ -5,10 +5,16 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import ssl
+import tempfile
 from collections.abc import AsyncIterator, Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.x509.oid import NameOID
 
 from teeth_protocol.connection import Closed, Role
 from teeth_protocol.errors import ProblemError
@@ -26,9 +32,30 @@ def trusting(ca_file: Path) -> ssl.SSLContext:
     return context
 
 
+def request_for(key: ec.EllipticCurvePrivateKey, common: str = "whoever") -> str:
+    """A certificate request in PEM."""
+    subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, common)])
+    request = x509.CertificateSigningRequestBuilder().subject_name(subject).sign(key, hashes.SHA256())
+    return request.public_bytes(serialization.Encoding.PEM).decode()
+
+
+def present(context: ssl.SSLContext, certificate: str, key: ec.EllipticCurvePrivateKey) -> None:
+    """Let the context show a client certificate (PEM)."""
+    private = key.private_bytes(
+        serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
+    )
+    with tempfile.NamedTemporaryFile() as file:
+        file.write(private + certificate.encode())
+        file.flush()
+        context.load_cert_chain(file.name)
+
+
 @dataclass
 class WireAgent:
-    """``answers`` maps a method to what is answered; commands that came are in ``commands``, in order."""
+    """``answers`` maps a method to what is answered; commands that came are in ``commands``, in order.
+
+    ``certificate`` is what it enrolled for; None until then.
+    """
 
     token: str
     node_id: str = "node-1"
@@ -37,6 +64,9 @@ class WireAgent:
     tasks: list[dict[str, Any]] = field(default_factory=list)
     answers: dict[str, Answer] = field(default_factory=lambda: {"inventory": lambda _: {"disks": []}})
 
+    uuid: str | None = None
+    key: ec.EllipticCurvePrivateKey = field(default_factory=lambda: ec.generate_private_key(ec.SECP256R1()))
+    certificate: str | None = None
     commands: asyncio.Queue[tuple[str, dict[str, Any]]] = field(default_factory=asyncio.Queue)
 
     def hello(self) -> dict[str, Any]:
@@ -44,17 +74,38 @@ class WireAgent:
             "id": self.node_id,
             "version": "test",
             "boot_id": self.boot_id,
-            "token": self.token,
             "macs": list(self.macs),
             "tasks": self.tasks,
             "timings": {"kernel": 1.5},
         }
 
+    def claim(self, **changes: Any) -> dict[str, Any]:
+        """The params of a first ``enroll``."""
+        claim = {
+            "id": self.node_id,
+            "boot_id": self.boot_id,
+            "macs": list(self.macs),
+            "uuid": self.uuid,
+            "token": self.token,
+            "csr": request_for(self.key),
+        }
+        return {**claim, **changes}
+
+    async def enrol(self, port: int, ca_file: Path, **changes: Any) -> dict[str, Any]:
+        """Get a certificate for the token, over a connection of its own. Raises RemoteError."""
+        async with self.dial(port, ca_file, stranger=True) as dialled:
+            answer = await dialled.peer.call("enroll", self.claim(**changes))
+        self.certificate = answer["certificate"]
+        return answer
+
     @contextlib.asynccontextmanager
-    async def dial(self, port: int, ca_file: Path) -> AsyncIterator[Dialled]:
-        """A connection without a handshake."""
+    async def dial(self, port: int, ca_file: Path, *, stranger: bool = False) -> AsyncIterator[Dialled]:
+        """A connection without a handshake; with the certificate, if there is one."""
+        context = trusting(ca_file)
+        if self.certificate is not None and not stranger:
+            present(context, self.certificate, self.key)
         reader, writer = await asyncio.open_connection(
-            "127.0.0.1", port, ssl=trusting(ca_file), server_hostname="127.0.0.1"
+            "127.0.0.1", port, ssl=context, server_hostname="127.0.0.1"
         )
         peer = Peer(Role.AGENT, reader, writer, self._answer)
         ended = asyncio.create_task(peer.run())
@@ -66,7 +117,9 @@ class WireAgent:
 
     @contextlib.asynccontextmanager
     async def session(self, port: int, ca_file: Path) -> AsyncIterator[Dialled]:
-        """A connection with an accepted handshake."""
+        """A connection with an accepted handshake; it enrols first, if it has not."""
+        if self.certificate is None:
+            await self.enrol(port, ca_file)
         async with self.dial(port, ca_file) as dialled:
             dialled.welcome = await dialled.peer.call("handshake", self.hello())
             yield dialled

@@ -49,13 +49,11 @@ async def next_of(watcher: Subscription, kind: type[Any]) -> Any:
 
 
 async def refusal(endpoint: Endpoint, agent: WireAgent) -> str:
-    """Why the endpoint refused this agent: the text of its fatal_error."""
-    async with agent.dial(endpoint.agent_port, endpoint.ca_file) as dialled:
-        with pytest.raises(RemoteError):
-            await dialled.peer.call("handshake", agent.hello())
-        closed = await dialled.end()
-    assert closed.fatal
-    return closed.reason
+    """Why the endpoint did not enrol this agent, and that it stays a stranger."""
+    with pytest.raises(RemoteError) as caught:
+        await agent.enrol(endpoint.agent_port, endpoint.ca_file)
+    assert agent.certificate is None
+    return caught.value.problem.msg
 
 
 async def test_a_granted_machine_is_welcomed_and_asked_for_its_inventory(endpoint: Endpoint) -> None:
@@ -98,9 +96,10 @@ async def test_logs_reach_the_store_and_the_watcher(endpoint: Endpoint) -> None:
 
 async def test_a_token_is_for_one_boot(endpoint: Endpoint) -> None:
     token = (await endpoint.grant(MAC)).token
-    async with WireAgent(token=token, boot_id="b1").session(endpoint.agent_port, endpoint.ca_file):
+    agent = WireAgent(token=token, boot_id="b1")
+    async with agent.session(endpoint.agent_port, endpoint.ca_file):
         pass
-    async with WireAgent(token=token, boot_id="b1").session(endpoint.agent_port, endpoint.ca_file) as again:
+    async with agent.session(endpoint.agent_port, endpoint.ca_file) as again:
         assert again.welcome["epoch"] == 2
     with endpoint.subscribe() as watcher:
         why = await refusal(endpoint, WireAgent(token=token, boot_id="b2"))
@@ -144,7 +143,7 @@ async def test_two_machines_with_one_id_are_told_apart(endpoint: Endpoint) -> No
     other = "52:54:00:00:00:02"
     second = WireAgent(token=(await endpoint.grant(other)).token, boot_id="b2", macs=(other,))
     async with first.session(endpoint.agent_port, endpoint.ca_file) as held:
-        assert "shows the same id" in await refusal(endpoint, second)
+        assert await refusal(endpoint, second) == "another machine has enrolled under this id"
         first.answers["decom.disk_erase"] = lambda params: {"task_id": params["task_id"], "state": "running"}
         task_id = await endpoint.run_task("node-1", "decom.disk_erase", {})
         await first.command("decom.disk_erase")
@@ -219,7 +218,7 @@ async def test_the_transcript_holds_both_directions(endpoint: Endpoint, tmp_path
         await agent.command("inventory")
     lines = [json.loads(line) for line in (tmp_path / "wire.jsonl").read_text().splitlines()]
     assert lines[0]["direction"] == "in"
-    assert lines[0]["message"]["method"] == "handshake"
+    assert lines[0]["message"]["method"] == "enroll"
     assert lines[0]["message"]["params"]["token"] == "[redacted]"
     assert any(line["direction"] == "out" and line["message"].get("method") == "inventory" for line in lines)
     assert lines[-1]["node"] == "node-1"

@@ -5,13 +5,16 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
+import select
 import selectors
 import shlex
+import signal
 import subprocess
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import IO
 
 from teeth_agent.errors import ToolError
@@ -24,6 +27,8 @@ _ENVIRONMENT = {"PATH": "/usr/sbin:/usr/bin:/sbin:/bin", "LC_ALL": "C", "HOME": 
 _MAX_OUTPUT = 4 << 20
 _CHUNK = 64 << 10
 _DEATH_SECONDS = 10.0
+# In the environment of every tool and of whatever it starts: a later agent knows them by it.
+_MARK = "TEETH_TOOL_OF_BOOT"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -40,7 +45,88 @@ def environment() -> dict[str, str]:
     """The environment of every tool. A caller's PATH is kept in front, so that tests can supply tools."""
     inherited = os.environ.get("PATH", "")
     path = f"{inherited}:{_ENVIRONMENT['PATH']}" if inherited else _ENVIRONMENT["PATH"]
-    return {**_ENVIRONMENT, "PATH": path}
+    mark = {_MARK: os.environ[_MARK]} if _MARK in os.environ else {}
+    return {**_ENVIRONMENT, "PATH": path, **mark}
+
+
+def mark_tools(boot_id: str) -> None:
+    """From now on every tool is known as one of this boot's agent: see Orphans."""
+    os.environ[_MARK] = boot_id
+
+
+class Orphans:
+    """Tools that an agent of this boot had started and that outlived it. They may still write to a drive.
+
+    To be made before any tool is started. ``kill`` sends SIGKILL to a pidfd (pidfd_open(2): no other process
+    can be hit that got the number since).
+    """
+
+    def __init__(
+        self,
+        boot_id: str,
+        *,
+        proc: Path = Path("/proc"),
+        kill: Callable[[int], None] = lambda pidfd: signal.pidfd_send_signal(pidfd, signal.SIGKILL),
+    ) -> None:
+        self._mark = f"{_MARK}={boot_id}".encode()
+        self._proc = proc
+        self._kill = kill
+        self._undead: dict[int, str] = {}  # pidfd -> how a person knows the process
+
+    def end(self, patience: float = _DEATH_SECONDS) -> None:
+        """Kill them all and wait for their end, for at most ``patience`` seconds; blocks."""
+        deadline = time.monotonic() + patience
+        known: set[int] = set()
+        while found := [pid for pid in self._marked() if pid not in known]:
+            known.update(found)
+            for pid in found:
+                self._end(pid)
+        for pidfd in list(self._undead):
+            self._forget_dead(pidfd, max(0.0, deadline - time.monotonic()))
+        for name in self._undead.values():
+            _log.error("%s of an earlier agent process does not end", name)
+
+    def blocked(self) -> str:
+        """Why nothing may be started yet: a tool waits inside the kernel, mostly for a drive. "" otherwise."""
+        for pidfd in list(self._undead):
+            self._forget_dead(pidfd, 0.0)
+        names = ", ".join(self._undead.values())
+        return f"{names} of an earlier agent process does not end" if names else ""
+
+    def _marked(self) -> list[int]:
+        pids = [int(path.name) for path in self._proc.iterdir() if path.name.isdigit()]
+        return [pid for pid in pids if pid != os.getpid() and self._is_ours(pid)]
+
+    def _is_ours(self, pid: int) -> bool:
+        try:
+            return self._mark in (self._proc / str(pid) / "environ").read_bytes().split(b"\0")
+        except OSError:  # it has ended
+            return False
+
+    def _end(self, pid: int) -> None:
+        try:
+            pidfd = os.pidfd_open(pid)
+        except OSError:
+            return
+        if not self._is_ours(pid):  # asked again: from here on it is the process that pidfd stands for
+            os.close(pidfd)
+            return
+        self._undead[pidfd] = f"{self._name(pid)} (pid {pid})"
+        with contextlib.suppress(ProcessLookupError):
+            self._kill(pidfd)
+
+    def _name(self, pid: int) -> str:
+        try:
+            return (self._proc / str(pid) / "comm").read_text(errors="replace").strip()
+        except OSError:
+            return "a tool"
+
+    def _forget_dead(self, pidfd: int, patience: float) -> None:
+        poll = select.poll()
+        poll.register(pidfd, select.POLLIN)  # readable once the process has ended
+        if poll.poll(patience * 1000):
+            del self._undead[pidfd]
+            os.close(pidfd)
 
 
 def run(

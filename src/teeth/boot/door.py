@@ -15,7 +15,7 @@ from starlette.responses import FileResponse, PlainTextResponse, Response
 from starlette.routing import Route
 from starlette.types import Receive, Scope, Send
 
-from teeth.boot.grants import Grant
+from teeth.boot.grants import Grant, normal_uuid
 from teeth.boot.ipxe import LOCAL_DISK, BootTarget, boot_script, normal_mac
 from teeth.errors import UsageError
 
@@ -28,7 +28,7 @@ OnServed = Callable[[str, int], None]
 class Grants(Protocol):
     """What the door needs of the grant book."""
 
-    def lookup(self, mac: str | None) -> Grant | None: ...
+    def lookup(self, mac: str | None, uuid: str | None) -> Grant | None: ...
 
 
 class _CountedFile(FileResponse):
@@ -77,7 +77,7 @@ def boot_app(
             mac = None if given is None else normal_mac(given)
         except UsageError as error:
             return PlainTextResponse(f"{error}\n", status_code=400)
-        grant = await run_in_threadpool(grants.lookup, mac)
+        grant = await run_in_threadpool(grants.lookup, mac, _uuid(request.query_params.get("uuid")))
         if grant is None:
             _log.info("no open boot grant for %s: local disk", mac or "a machine without a MAC")
             return _uncached(LOCAL_DISK)
@@ -109,6 +109,14 @@ def boot_app(
             Route("/images/{id}", image, methods=["GET"]),
         ]
     )
+
+
+def _uuid(shown: str | None) -> str | None:
+    """None also for what is no UUID: firmware that has none says all sorts of things."""
+    try:
+        return None if shown is None else normal_uuid(shown)
+    except UsageError:
+        return None
 
 
 def _uncached(text: str) -> PlainTextResponse:

@@ -62,29 +62,45 @@ def load_or_create(folder: Path) -> Authority:
     return authority
 
 
-def ensure_server_certificate(authority: Authority, folder: Path, names: Sequence[str]) -> Path:
+def ensure_server_certificate(
+    authority: Authority, folder: Path, names: Sequence[str], *, now: dt.datetime | None = None
+) -> Path:
     """The file (0600) with the server's key and its chain, leaf then CA, valid for ``names``.
 
     ``names`` are DNS names and IP addresses. The certificate is made anew when the names or the CA changed
     or when fewer than 30 days are left.
     """
+    moment = now or _now()
     path = folder / "server.pem"
     wanted = tuple(_general_name(name) for name in dict.fromkeys(names))
     if not wanted:
         raise UsageError("the endpoint needs at least one name or address for its certificate")
-    if not path.exists() or not _still_good(path.read_bytes(), authority, wanted):
+    if not path.exists() or not _still_good(path.read_bytes(), authority, wanted, moment):
         key = ec.generate_private_key(ec.SECP256R1())
-        leaf = _server_certificate(authority, key, wanted)
+        leaf = issue_leaf(
+            authority, key.public_key(), common="teeth endpoint", names=wanted,
+            usage=ExtendedKeyUsageOID.SERVER_AUTH, lifetime=dt.timedelta(days=_SERVER_DAYS), now=moment,
+        )  # fmt: skip
         chain = leaf.public_bytes(serialization.Encoding.PEM) + authority.pem.encode()
         write_durably(path, _private_pem(key) + chain, mode=0o600)
     return path
 
 
-def server_context(chain: Path) -> ssl.SSLContext:
-    """TLS 1.3 and nothing older, with the chain that ensure_server_certificate made."""
+def server_context(chain: Path, *, clients: Authority | None = None) -> ssl.SSLContext:
+    """TLS 1.3 and nothing older, with the chain that ensure_server_certificate made.
+
+    ``clients``: ask for a client certificate of this CA. A peer may come without one; one that is of another
+    CA, expired or for another purpose fails the TLS handshake.
+    """
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.minimum_version = ssl.TLSVersion.TLSv1_3
     context.load_cert_chain(chain)
+    # No resumption: a ticket would carry a client certificate past its end.
+    context.num_tickets = 0
+    if clients is not None:
+        context.verify_mode = ssl.CERT_OPTIONAL
+        context.verify_flags |= ssl.VERIFY_X509_STRICT
+        context.load_verify_locations(cadata=clients.pem)
     return context
 
 
@@ -94,7 +110,7 @@ def _create() -> Authority:
     name = _name(f"teeth endpoint CA {x509.random_serial_number() & 0xFFFFFFFF:08x}")
     public = x509.SubjectKeyIdentifier.from_public_key(key.public_key())
     builder = (
-        _builder(name, name, key, _CA_DAYS)
+        _builder(name, name, key.public_key(), dt.timedelta(days=_CA_DAYS), _now())
         .add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
         .add_extension(_key_usage(certificates=True), critical=True)
         .add_extension(public, critical=False)
@@ -117,7 +133,9 @@ def _load(path: Path) -> Authority:
     return Authority(key=key, certificate=certificate)
 
 
-def _still_good(data: bytes, authority: Authority, wanted: tuple[x509.GeneralName, ...]) -> bool:
+def _still_good(
+    data: bytes, authority: Authority, wanted: tuple[x509.GeneralName, ...], now: dt.datetime
+) -> bool:
     try:
         leaf = x509.load_pem_x509_certificates(data)[0]
         names = leaf.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
@@ -125,21 +143,29 @@ def _still_good(data: bytes, authority: Authority, wanted: tuple[x509.GeneralNam
         serialization.load_pem_private_key(data, password=None)
     except Exception:  # whatever is wrong with it, a new one is the answer
         return False
-    left = leaf.not_valid_after_utc - _now()
+    left = leaf.not_valid_after_utc - now
     return set(names) == set(wanted) and left > dt.timedelta(days=_RENEW_DAYS)
 
 
-def _server_certificate(
-    authority: Authority, key: ec.EllipticCurvePrivateKey, names: tuple[x509.GeneralName, ...]
+def issue_leaf(
+    authority: Authority,
+    key: ec.EllipticCurvePublicKey,
+    *,
+    common: str,
+    names: Sequence[x509.GeneralName],
+    usage: x509.ObjectIdentifier,
+    lifetime: dt.timedelta,
+    now: dt.datetime,
 ) -> x509.Certificate:
+    """A certificate that signs nothing, for one purpose (``usage``), good from a day before ``now``."""
     issuer_id = authority.certificate.extensions.get_extension_for_class(x509.SubjectKeyIdentifier).value
     return (
-        _builder(_name("teeth endpoint"), authority.certificate.subject, key, _SERVER_DAYS)
+        _builder(_name(common), authority.certificate.subject, key, lifetime, now)
         .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
         .add_extension(_key_usage(certificates=False), critical=True)
-        .add_extension(x509.ExtendedKeyUsage([ExtendedKeyUsageOID.SERVER_AUTH]), critical=False)
+        .add_extension(x509.ExtendedKeyUsage([usage]), critical=False)
         .add_extension(x509.SubjectAlternativeName(names), critical=False)
-        .add_extension(x509.SubjectKeyIdentifier.from_public_key(key.public_key()), critical=False)
+        .add_extension(x509.SubjectKeyIdentifier.from_public_key(key), critical=False)
         # Python 3.13 verifies strictly by default and refuses a leaf without it.
         .add_extension(
             x509.AuthorityKeyIdentifier.from_issuer_subject_key_identifier(issuer_id), critical=False
@@ -149,17 +175,20 @@ def _server_certificate(
 
 
 def _builder(
-    subject: x509.Name, issuer: x509.Name, key: ec.EllipticCurvePrivateKey, days: int
+    subject: x509.Name,
+    issuer: x509.Name,
+    key: ec.EllipticCurvePublicKey,
+    lifetime: dt.timedelta,
+    now: dt.datetime,
 ) -> x509.CertificateBuilder:
-    now = _now()
     return (
         x509.CertificateBuilder()
         .subject_name(subject)
         .issuer_name(issuer)
-        .public_key(key.public_key())
+        .public_key(key)
         .serial_number(x509.random_serial_number())
         .not_valid_before(now - _BACKDATE)
-        .not_valid_after(now + dt.timedelta(days=days))
+        .not_valid_after(now + lifetime)
     )
 
 

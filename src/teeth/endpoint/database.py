@@ -13,7 +13,7 @@ from typing import Any, ParamSpec, TypeVar
 
 import sqlalchemy as sa
 
-from teeth.endpoint.schema import SCHEMA_VERSION, metadata
+from teeth.endpoint import migrate
 from teeth.errors import TeethError
 
 P = ParamSpec("P")
@@ -33,8 +33,8 @@ class Database:
         path = folder / "endpoint.sqlite"
         try:
             os.close(os.open(path, os.O_WRONLY | os.O_CREAT, 0o600))
+            _prepare(path)
             self.engine = _engine(path)
-            _prepare(self.engine, path)
         except BaseException:
             os.close(self._lock)
             raise
@@ -69,7 +69,7 @@ def _lock(folder: Path) -> int:
     return descriptor
 
 
-def _engine(path: Path) -> sa.Engine:
+def _engine(path: Path, *, references: bool = True) -> sa.Engine:
     # The path goes in as it is: in a URL, "?" and "%" in a folder's name would mean something.
     engine = sa.create_engine(sa.URL.create("sqlite+pysqlite", database=str(path)))
 
@@ -80,7 +80,7 @@ def _engine(path: Path) -> sa.Engine:
         for pragma in (
             "journal_mode=WAL",
             "synchronous=FULL",  # what was acknowledged survives a power cut
-            "foreign_keys=ON",
+            f"foreign_keys={'ON' if references else 'OFF'}",
             "secure_delete=ON",  # secrets are wiped, not just unlinked
             "busy_timeout=10000",
         ):
@@ -95,16 +95,15 @@ def _engine(path: Path) -> sa.Engine:
     return engine
 
 
-def _prepare(engine: sa.Engine, path: Path) -> None:
+def _prepare(path: Path) -> None:
+    """Make or upgrade the tables. On any failure the file holds what it held before."""
+    # A table that others refer to can only be copied and replaced while references are not enforced, and
+    # that cannot be switched inside a transaction: hence an engine of its own.
+    engine = _engine(path, references=False)
     try:
         with engine.begin() as connection:
-            version = connection.exec_driver_sql("PRAGMA user_version").scalar_one()
-            if version == 0:
-                metadata.create_all(connection)
-                connection.exec_driver_sql(f"PRAGMA user_version={SCHEMA_VERSION}")
+            migrate.upgrade(connection, str(path))
     except sa.exc.DBAPIError as error:
-        engine.dispose()
         raise TeethError(f"the store {path} cannot be opened: {error.orig}") from error
-    if version not in (0, SCHEMA_VERSION):
+    finally:
         engine.dispose()
-        raise TeethError(f"the store {path} was written by another version of teeth (schema {version})")

@@ -9,7 +9,9 @@ import socket
 import ssl
 from collections.abc import AsyncIterator
 
+from teeth.endpoint.enrol import Registrar
 from teeth.endpoint.hub import Hub
+from teeth.endpoint.identity import IdentityError, PeerIdentity, peer_identity
 from teeth.endpoint.logs import note
 from teeth.endpoint.session import Session
 
@@ -26,8 +28,11 @@ _READ_BUFFER = 64 << 10
 class AgentListener:
     """Accepts connections and runs a Session on each."""
 
-    def __init__(self, hub: Hub) -> None:
+    def __init__(self, hub: Hub, enrol: Registrar, *, plain: bool = False) -> None:
+        """``plain``: a listener for development, without TLS and without authority."""
         self._hub = hub
+        self._registrar = enrol
+        self._plain = plain
         self._sessions: dict[asyncio.Task[None], Session] = {}
         self._numbers = 0
 
@@ -61,7 +66,16 @@ class AgentListener:
         peer = writer.get_extra_info("peername")
         self._numbers += 1
         address = f"{peer[0]}:{peer[1]}" if peer else "unknown"
-        session = Session(self._hub, self._numbers, address, reader, writer)
+        try:
+            identity = _identity(writer)
+        except IdentityError as error:
+            note(_log, logging.WARNING, "connection refused", peer=address, reason=str(error))
+            writer.transport.abort()
+            return
+        session = Session(
+            self._hub, self._numbers, address, reader, writer,
+            identity=identity, plain=self._plain, enrol=self._registrar,
+        )  # fmt: skip
         task = asyncio.current_task()
         assert task is not None
         self._sessions[task] = session
@@ -71,3 +85,10 @@ class AgentListener:
             _log.exception("a session with %s failed", address)
         finally:
             del self._sessions[task]
+
+
+def _identity(writer: asyncio.StreamWriter) -> PeerIdentity | None:
+    """By the certificate that TLS has verified; None when the peer showed none. Raises IdentityError."""
+    tls: ssl.SSLObject | None = writer.get_extra_info("ssl_object")
+    der = None if tls is None else tls.getpeercert(binary_form=True)
+    return None if der is None else peer_identity(der)

@@ -13,7 +13,7 @@ from fakes.reporting import ToldReporter
 from teeth_agent.erase.plan import Probes
 from teeth_agent.erase.policy import read_policy
 from teeth_agent.errors import AgentError, Cancelled
-from teeth_agent.tasks.context import PreparedDisk, SharedState
+from teeth_agent.tasks.context import PreparedDisk, SharedState, TaskContext
 from teeth_agent.tasks.disk_erase import Machine, erase
 
 
@@ -34,7 +34,9 @@ def state():
 
 
 def run(bench, params, state, **more):
-    return erase(read_policy(params), machine(bench, **more), state, ToldReporter())
+    return erase(
+        read_policy(params), machine(bench, **more), TaskContext(boot_id="b", state=state), ToldReporter()
+    )
 
 
 def two(first=MemoryDisk, second=MemoryDisk):
@@ -146,6 +148,6 @@ def test_a_disk_that_comes_late_is_not_passed_over(state):
 
 def test_cancelling_ends_as_cancelled_with_the_records(state):
     with pytest.raises(Cancelled) as caught:
-        erase(read_policy({}), machine(two()), state, ToldReporter(cancel_after=5))
+        erase(read_policy({}), machine(two()), TaskContext(boot_id="b"), ToldReporter(cancel_after=5))
     assert {unit["outcome"] for unit in caught.value.detail["units"]} <= {"interrupted", "cleared"}
     assert "interrupted" in {unit["outcome"] for unit in caught.value.detail["units"]}

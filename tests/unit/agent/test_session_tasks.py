@@ -47,8 +47,8 @@ async def test_a_task_is_accepted_once(endpoint: TlsEndpoint, authority: Authori
         assert await visit.peer.call("decom.disk_erase", again) == accepted
         assert await refused("decom.disk_erase", {**asked, "n": 2}) == "task_conflict"
         assert await refused("decom.qc", asked) == "task_conflict"
-        assert await refused("decom.disk_erase", {"task_id": "t2", "n": 1}) == "busy"
-        assert await refused("decom.firmware_secure", {"task_id": "t3"}) == "busy"
+        assert await refused("decom.disk_erase", {"task_id": "t2", "n": 1}) == "device_busy"
+        assert await refused("decom.firmware_secure", {"task_id": "t3"}) == "unknown_method"
         for bad in ({}, {"task_id": ""}, {"task_id": 7}, {"task_id": "a b"}, {"task_id": "x" * 129}):
             assert await refused("decom.disk_erase", bad) == "bad_params"
         status = await visit.peer.call("status", {})

@@ -29,7 +29,7 @@ class Grants:
     def __init__(self) -> None:
         self.asked: list[str | None] = []
 
-    def lookup(self, mac: str | None) -> Grant | None:
+    def lookup(self, mac: str | None, uuid: str | None) -> Grant | None:
         self.asked.append(mac)
         return GRANT if mac == MAC else None
 

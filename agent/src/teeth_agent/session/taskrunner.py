@@ -1,30 +1,30 @@
-"""Runs tasks in threads and keeps what must be said about them until it is acknowledged."""
+"""Runs tasks and keeps what must be said about them until it is acknowledged, over restarts too."""
 
 from __future__ import annotations
 
 import asyncio
-import collections
-import concurrent.futures
 import contextlib
+import dataclasses
+import functools
 import hashlib
 import json
 import logging
-import math
 import threading
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any
 
-from teeth_agent.errors import AgentError, Cancelled
+from teeth_agent.errors import AgentError
+from teeth_agent.session import journal as journals
+from teeth_agent.session.journal import Journal, JournalError, MemoryJournal, Remembered
+from teeth_agent.session.report import Message, TaskLog, TaskReporter, completed, failed, reportable
 from teeth_agent.session.spool import LogSpool
 from teeth_agent.tasks import TaskFunction
-from teeth_agent.tasks.context import TaskContext
+from teeth_agent.tasks.context import Claims, TaskContext, scope_of
 from teeth_protocol import methods
 from teeth_protocol.errors import ProblemError
 from teeth_protocol.fields import FieldError
-from teeth_protocol.limits import Limits
 from teeth_protocol.messages import valid_id
-from teeth_protocol.strictjson import JsonError, dumps, loads
+from teeth_protocol.strictjson import JsonError
 from teeth_stream import Peer, RemoteError
 
 _log = logging.getLogger(__name__)
@@ -37,9 +37,6 @@ _RETRY_INTERVAL = 5.0
 _SESSION_OVER = frozenset({"connection_lost", "timeout", "stale_epoch", "draining"})
 # ... and on these the same session may do better later.
 _TRY_AGAIN = frozenset({"internal", "busy"})
-_MAX_MSG = 4096
-# A status must fit into one line beside its envelope (ids and names, all bounded).
-_MAX_STATUS = Limits().line_from_agent - 1024
 # Finished tasks remembered, so that a repeated command is answered and not repeated.
 _MAX_TASKS = 64
 
@@ -47,106 +44,64 @@ Load = Callable[[str], TaskFunction | None]
 Announce = Callable[[str], None]
 
 
-_Answer = concurrent.futures.Future[Mapping[str, Any]]
+class Job:
+    """An accepted task, for what carries it out. It ends by exactly one ``complete`` or ``fail``."""
 
-
-@dataclass(slots=True)
-class _Message:
-    params: dict[str, Any]
-    answer: _Answer | None = None
-
-
-@dataclass(slots=True)
-class _Task:
-    id: str
-    method: str
-    params_digest: str
-    guard: threading.Lock = field(default_factory=threading.Lock)
-    cancelled: threading.Event = field(default_factory=threading.Event)
-    state: str = "running"
-    percent: float = 0.0
-    seq: int = 0
-    progress: dict[str, Any] | None = None
-    outbox: collections.deque[_Message] = field(default_factory=collections.deque)
-
-    def put(self, params: dict[str, Any], answer: _Answer | None = None) -> None:
-        """Queue what must arrive. Call with the guard held; raises JsonError for what cannot be sent.
-
-        A copy is kept: what is repeated on the next connection is what was said on this one.
-        """
-        line = dumps(self.stamp(params))
-        if len(line) > _MAX_STATUS:
-            raise JsonError(f"{len(line)} bytes are too long for a status")
-        self.outbox.append(_Message(loads(line), answer))
-
-    def stamp(self, params: dict[str, Any]) -> dict[str, Any]:
-        """``params`` with this task's id and next sequence number. Call with the guard held."""
-        self.seq += 1
-        return {"task_id": self.id, "seq": self.seq, **params}
-
-    def restore(self, progress: dict[str, Any]) -> None:
-        """Progress that did not get home is said on the next connection, unless newer has come."""
-        with self.guard:
-            if self.progress is None and not self.outbox and self.state == "running":
-                self.progress = progress
+    def __init__(
+        self, runner: TaskRunner, log: TaskLog, function: TaskFunction, params: dict[str, Any],
+        reporter: TaskReporter,
+    ) -> None:  # fmt: skip
+        self._runner = runner
+        self._log = log
+        self._function = function
+        self.params = params
+        self.reporter = reporter
 
     @property
-    def settled(self) -> bool:
-        return self.state != "running" and not self.outbox
+    def task_id(self) -> str:
+        return self._log.id
+
+    @property
+    def method(self) -> str:
+        return self._log.method
+
+    def run(self) -> None:
+        """Do the work here and now, until it is over."""
+        self._runner.begun(self._log)
+        try:
+            result = self._function(self.params, self._runner.context_of(self._log), self.reporter)
+        except BaseException as error:  # a thread that ends in silence would be a task that never ends
+            self.fail(error)
+        else:
+            self.complete(result)
+
+    def complete(self, result: Any) -> None:
+        self._runner.over(self._log, completed(result))
+
+    def fail(self, error: BaseException) -> None:
+        if isinstance(error, AgentError):
+            end = failed(error.code, str(error), error.detail)
+        elif isinstance(error, FieldError):
+            end = failed("bad_params", str(error))
+        else:
+            _log.error("%s failed inside the agent", self.method, exc_info=error)
+            end = failed("internal", f"{type(error).__name__} in {self.method}")
+        self._runner.over(self._log, end)
 
 
-class _Wake(Protocol):
-    def __call__(self, *, urgent: bool = False) -> None: ...
-
-
-class TaskReporter:
-    """The Reporter of one task: thread-safe, thins progress, keeps the rest in order."""
-
-    def __init__(self, task: _Task, wake: _Wake, spool: LogSpool) -> None:
-        self._task = task
-        self._wake = wake
-        self._spool = spool
-
-    def progress(self, percent: float, *, eta: float | None = None, step: str = "", **fields: Any) -> None:
-        task = self._task
-        with task.guard:
-            if task.state != "running":
-                return  # a helper thread that outlived its task: after the end nothing more is said
-            if math.isfinite(percent):
-                task.percent = max(task.percent, min(100.0, percent))
-            task.progress = {
-                "state": "running",
-                "percent": round(task.percent, 2),
-                "eta": None if eta is None or not math.isfinite(eta) else round(max(0.0, eta), 1),
-                "step": step,
-                "fields": fields,
-            }
-        self._wake()
-
-    def checkpoint(self, phase: str, **fields: Any) -> Mapping[str, Any]:
-        """As Reporter says. A refusal is an answer too: {"refused": code}."""
-        task = self._task
-        answer: _Answer = concurrent.futures.Future()
-        with task.guard:
-            status = {"state": "running", "phase": phase, "percent": round(task.percent, 2), "eta": None}
-            try:
-                task.put({**status, "fields": fields}, answer)
-            except JsonError as error:
-                raise AgentError(f"the phase {phase} cannot be reported: {error}", code="internal") from None
-            task.progress = None  # what was not sent yet is older than this
-        self._wake(urgent=True)
-        return answer.result()
-
-    def log(self, level: str, event: str, **fields: Any) -> None:
-        self._spool.add(level, self._task.method, event, task_id=self._task.id, **fields)
-
-    def check_cancelled(self) -> None:
-        if self._task.cancelled.is_set():
-            raise Cancelled("the task was cancelled")
+def in_thread(job: Job) -> None:
+    """Carry a job out in a thread of its own."""
+    # Not a daemon-less pool: a task may end in kexec, which never returns to a pool that waits for it.
+    threading.Thread(target=job.run, name=f"task-{job.task_id}", daemon=True).start()
 
 
 class TaskRunner:
-    """All tasks of this boot. ``pump`` tells the endpoint about them, over however many connections."""
+    """All tasks of this boot. ``pump`` tells the endpoint about them, over however many connections.
+
+    ``journal`` keeps what was promised; tasks that an earlier process of this boot began are over
+    (``interrupted``) once this one exists. ``start`` carries a job out, and may raise when it cannot.
+    ``blocked`` says why nothing may be started now ("" when it may): a tool of that process still runs.
+    """
 
     def __init__(
         self,
@@ -155,6 +110,9 @@ class TaskRunner:
         load: Load,
         announce: Announce,
         *,
+        journal: Journal | None = None,
+        start: Callable[[Job], None] = in_thread,
+        blocked: Callable[[], str] = lambda: "",
         progress_interval: float = _PROGRESS_INTERVAL,
         retry_interval: float = _RETRY_INTERVAL,
     ) -> None:
@@ -162,12 +120,20 @@ class TaskRunner:
         self._spool = spool
         self._load = load
         self._announce = announce
+        self._journal = journal or MemoryJournal()
+        self._start = start
+        self._blocked = blocked
         self._loop = asyncio.get_running_loop()
         self._progress_interval = progress_interval
         self._retry_interval = retry_interval
         self._wakened = asyncio.Event()
         self._urgent = asyncio.Event()
-        self._tasks: dict[str, _Task] = {}
+        self._tasks: dict[str, TaskLog] = {}
+        self._claims = Claims()
+        self._damage = ""
+        self._remember()
+
+    # --- for the session
 
     def start(self, method: str, params: Mapping[str, Any]) -> dict[str, Any]:
         """Accept a task, or say what became of it. Raises ProblemError when it is refused."""
@@ -180,19 +146,17 @@ class TaskRunner:
             if known.params_digest != digest or known.method != method:
                 raise ProblemError("task_conflict", f"task {task_id} exists with other params")
             return {"task_id": task_id, "state": known.state, "percent": known.percent}
-        busy = next((task for task in self._tasks.values() if task.state == "running"), None)
-        if busy is not None:
-            raise ProblemError("busy", f"task {busy.id} ({busy.method}) is using this machine's disks")
         function = self._load(method)
         if function is None:
             raise ProblemError("unknown_method", f"this agent has no {method}")
+        self._require_able()
         self._forget_oldest()
-        task = _Task(id=task_id, method=method, params_digest=digest)
-        # Not a daemon-less pool: a task may end in kexec, which never returns to a pool that waits for it.
-        threading.Thread(
-            target=self._work, args=(task, function, dict(params)), name=f"task-{task_id}", daemon=True
-        ).start()
-        self._tasks[task_id] = task
+        log = TaskLog(id=task_id, method=method, params_digest=digest, reserve=self._reserve)
+        try:
+            self._claims.enter(task_id, method, scope_of(method, params))
+        except AgentError as error:
+            raise ProblemError(error.code, str(error)) from None
+        self._accept(log, function, dict(params))
         return {"task_id": task_id, "state": "running", "percent": 0.0}
 
     def cancel(self, task_id: str) -> dict[str, Any]:
@@ -226,7 +190,91 @@ class TaskRunner:
                 async with asyncio.timeout(self._progress_interval):
                     await self._urgent.wait()
 
-    async def _send_outbox(self, peer: Peer, task: _Task) -> bool:
+    # --- for the jobs, from whatever thread they are in
+
+    def context_of(self, task: TaskLog) -> TaskContext:
+        claim = functools.partial(self._claims.claim, task.id)
+        return dataclasses.replace(self._context, claim=claim)
+
+    def begun(self, task: TaskLog) -> None:
+        self._announce(f"{task.method} started")
+
+    def over(self, task: TaskLog, ending: dict[str, Any]) -> None:
+        """A task has ended: on record before it is said."""
+        with task.guard:
+            task.progress = None
+            try:
+                status = task.sendable(ending)
+            except JsonError as error:
+                _log.error("the end of %s cannot be reported whole: %s", task.id, error)
+                ending = reportable(ending, str(error))
+                status = task.sendable(ending)
+            record = journals.ended(task.id, status, state=ending["state"], percent=task.percent)
+            try:
+                self._journal.append(record)
+            except JournalError as error:
+                # Said all the same: of two ends an endpoint keeps the one that it heard first.
+                _log.error("the end of %s is not on record: %s", task.id, error)
+            task.outbox.append(Message(status))
+            task.state = ending["state"]
+        self._claims.leave(task.id)
+        told = f": {ending['code']}: {ending['msg']}" if task.state == "error" else ""
+        self._announce(f"{'problem ' if told else ''}{task.method} {task.state}{told}")
+        self._wake(urgent=True)
+
+    # --- inside
+
+    def _accept(self, log: TaskLog, function: TaskFunction, params: dict[str, Any]) -> None:
+        """On record first: whoever is told that it was accepted must be able to rely on it."""
+        try:
+            self._journal.append(journals.accepted(log.id, log.method, log.params_digest, below=log.below))
+        except JournalError as error:
+            self._claims.leave(log.id)
+            raise ProblemError(error.code, f"the task was not started: {error}") from None
+        self._tasks[log.id] = log
+        try:
+            self._start(Job(self, log, function, params, TaskReporter(log, self._wake, self._spool)))
+        except BaseException:
+            del self._tasks[log.id]
+            self._claims.leave(log.id)
+            self._note(journals.forgotten(log.id))
+            raise
+
+    def _require_able(self) -> None:
+        if self._damage:
+            raise ProblemError("journal_failed", self._damage)
+        if reason := self._blocked():
+            raise ProblemError("busy", reason)
+
+    def _remember(self) -> None:
+        """Take over what an earlier process of this boot has left."""
+        try:
+            known = journals.replay(self._journal.load())
+        except JournalError as error:
+            # Who does not know what was done must not begin anything.
+            self._damage = f"{error}: start this machine again"
+            self._announce(f"problem {error.code}: {self._damage}")
+            return
+        for remembered in known.values():
+            task = self._tasks[remembered.task_id] = self._revive(remembered)
+            if remembered.end is not None:
+                task.outbox.append(Message(remembered.end))
+            elif task.state == "running":
+                self._interrupted(task)
+
+    def _revive(self, remembered: Remembered) -> TaskLog:
+        return TaskLog(
+            id=remembered.task_id, method=remembered.method, params_digest=remembered.params_digest,
+            reserve=self._reserve, state=remembered.state, percent=remembered.percent,
+            seq=remembered.below, below=remembered.below + 1,
+        )  # fmt: skip
+
+    def _interrupted(self, task: TaskLog) -> None:
+        left = self._blocked()
+        what = left or "its tools were stopped"
+        self.over(task, failed("interrupted", f"the agent was restarted while this task ran; {what}"))
+
+    async def _send_outbox(self, peer: Peer, task: TaskLog) -> bool:
         while task.outbox:
             message = task.outbox[0]
             try:
@@ -240,13 +288,18 @@ class TaskRunner:
                     await asyncio.sleep(self._retry_interval)
                     continue
                 answer = {"refused": code}
-            with task.guard:
-                task.outbox.popleft()
-            if message.answer is not None:
-                message.answer.set_result(answer)
+            self._heard(task, message, answer)
         return True
 
-    async def _send_progress(self, peer: Peer, task: _Task) -> bool:
+    def _heard(self, task: TaskLog, message: Message, answer: Mapping[str, Any]) -> None:
+        if message.is_end:
+            self._note(journals.acknowledged(task.id))
+        with task.guard:
+            task.outbox.popleft()
+        if message.answer is not None:
+            message.answer.set_result(answer)
+
+    async def _send_progress(self, peer: Peer, task: TaskLog) -> bool:
         with task.guard:
             # What waits in the outbox was said before, and has its number already.
             if task.progress is None or task.outbox:
@@ -262,57 +315,28 @@ class TaskRunner:
             return False
         return True
 
-    def _work(self, task: _Task, function: TaskFunction, params: dict[str, Any]) -> None:
-        self._announce(f"{task.method} started")
-        ending = self._run(task, function, params)
-        with task.guard:
-            task.progress = None
-            try:
-                task.put(ending)
-            except JsonError as error:
-                _log.error("the end of %s cannot be reported whole: %s", task.id, error)
-                ending = _reportable(ending, str(error))
-                task.put(ending)
-            task.state = ending["state"]
-        told = f": {ending['code']}: {ending['msg']}" if task.state == "error" else ""
-        self._announce(f"{'problem ' if told else ''}{task.method} {task.state}{told}")
-        self._wake(urgent=True)
-
-    def _run(self, task: _Task, function: TaskFunction, params: dict[str, Any]) -> dict[str, Any]:
-        """What the task's last status says."""
-        try:
-            result = function(params, self._context, TaskReporter(task, self._wake, self._spool))
-        except (AgentError, FieldError) as error:
-            ending = _error(error.code if isinstance(error, AgentError) else "bad_params", str(error))
-            detail = getattr(error, "detail", None)
-            return ending if detail is None else {**ending, "detail": dict(detail)}
-        except BaseException as error:  # a thread that ends in silence would be a task that never ends
-            _log.exception("%s failed inside the agent", task.method)
-            return _error("internal", f"{type(error).__name__} in {task.method}")
-        return {"state": "complete", "percent": 100.0, "eta": 0, "result": result}
-
     def _wake(self, *, urgent: bool = False) -> None:
         with contextlib.suppress(RuntimeError):  # the loop is closed: the process ends
             self._loop.call_soon_threadsafe(self._wakened.set)
             if urgent:
                 self._loop.call_soon_threadsafe(self._urgent.set)
 
+    def _reserve(self, task_id: str, below: int) -> None:
+        self._note(journals.numbered(task_id, below))
+
+    def _note(self, record: journals.Record) -> None:
+        """Keep what costs at most a repetition when it is lost."""
+        try:
+            self._journal.append(record)
+        except JournalError as error:
+            _log.warning("not on record: %s", error)
+
     def _forget_oldest(self) -> None:
         for task in list(self._tasks.values()):
             if len(self._tasks) < _MAX_TASKS:
                 return
             if task.settled:
+                self._note(journals.forgotten(task.id))
                 del self._tasks[task.id]
         if len(self._tasks) >= _MAX_TASKS:
             raise ProblemError("busy", f"{_MAX_TASKS} tasks wait for their end to be acknowledged")
-
-
-def _error(code: str, msg: str) -> dict[str, Any]:
-    return {"state": "error", "code": code, "msg": msg[:_MAX_MSG].encode("utf-8", "replace").decode()}
-
-
-def _reportable(ending: dict[str, Any], why: str) -> dict[str, Any]:
-    """An end without what cannot be sent. Never a bare "complete": what cannot be shown is not proven."""
-    if ending["state"] == "error":
-        return _error(ending["code"], ending["msg"])
-    return _error("internal", f"the task was completed and its result cannot be reported: {why}")

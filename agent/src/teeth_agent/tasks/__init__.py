@@ -11,6 +11,9 @@ from teeth_protocol import methods
 
 TaskFunction = Callable[[Mapping[str, Any], TaskContext, Reporter], dict[str, Any]]
 
+# The wire methods that ``load`` has a function for.
+SERVED = (methods.DISK_ERASE, methods.PREPARE_IMAGE, methods.RUN_IMAGE)
+
 
 def load(method: str) -> TaskFunction | None:
     """The function behind a wire method, None if this agent has none.

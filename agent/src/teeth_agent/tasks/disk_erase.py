@@ -45,14 +45,14 @@ class Machine:
 def run(params: Mapping[str, Any], context: TaskContext, reporter: Reporter) -> dict[str, Any]:
     """Erase, or with ``plan: true`` only say what would be done.
 
-    Raises ParamsError; AgentError(no_disk | plan_changed | exclude_unmatched) before anything was touched;
-    and when a unit that is not excluded misses the required grade AgentError(erase_incomplete), or Cancelled,
-    with the whole result in ``detail``.
+    Raises ParamsError; AgentError(no_disk | plan_changed | exclude_unmatched | device_busy) before anything
+    was touched; and when a unit that is not excluded misses the required grade AgentError(erase_incomplete),
+    or Cancelled, with the whole result in ``detail``.
     """
-    return erase(read_policy(params), this_machine(context.sysfs_root), context.state, reporter)
+    return erase(read_policy(params), this_machine(context.sysfs_root), context, reporter)
 
 
-def erase(policy: Policy, machine: Machine, state: SharedState, reporter: Reporter) -> dict[str, Any]:
+def erase(policy: Policy, machine: Machine, context: TaskContext, reporter: Reporter) -> dict[str, Any]:
     """``run`` on a given machine."""
     machine.wait(policy)
     media = machine.look()
@@ -60,14 +60,14 @@ def erase(policy: Policy, machine: Machine, state: SharedState, reporter: Report
     if policy.plan_only:
         return {"plan": plan.to_json()}
     _check(plan)
+    doomed = [medium for unit in plan.units if unit.action is Action.ERASE for medium in unit.unit.media]
+    context.claim(medium.identity for medium in doomed)
     with machine.kernel_log() as log:
-        for unit in plan.units:
-            if unit.action is Action.ERASE:
-                _forget_zero(state, unit.unit.media)
+        _forget_zero(context.state, doomed)
         records = execute(plan, machine.world, log, reporter)
     records += [late(unit) for unit in newcomers(plan, machine.look())]
     for record in records:
-        _remember_zero(state, record)
+        _remember_zero(context.state, record)
     return conclude(records, plan)
 
 

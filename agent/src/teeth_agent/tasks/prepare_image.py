@@ -28,6 +28,7 @@ def run(
     chosen = rootdisk.choose(candidates(disks()), wanted.hints)
     if chosen.in_use:
         raise DeviceError(f"{chosen}: {'; '.join(chosen.in_use)}", code="device_busy")
+    context.claim([chosen.identity])
     began = time.monotonic()
     reporter.log(
         "info",
