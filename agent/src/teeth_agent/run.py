@@ -87,7 +87,7 @@ class Orphans:
             _log.error("%s of an earlier agent process does not end", name)
 
     def blocked(self) -> str:
-        """Why nothing may be started yet: a tool waits inside the kernel, mostly for a drive. "" otherwise."""
+        """Why nothing may be started yet: a tool waits in the kernel, mostly for a drive. "" otherwise."""
         for pidfd in list(self._undead):
             self._forget_dead(pidfd, 0.0)
         names = ", ".join(self._undead.values())
