@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import sys
+from pathlib import Path
 from typing import Any
 
 import click
@@ -11,9 +12,13 @@ import click
 from teeth import __version__
 from teeth.cli.demo import demo
 from teeth.cli.endpoint import endpoint
+from teeth.cli.grant import grant
 from teeth.cli.guest import guest
 from teeth.cli.image import image
 from teeth.cli.lab import lab
+from teeth.cli.node import node
+from teeth.cli.protocol import protocol
+from teeth.cli.task import task
 from teeth.errors import TeethError
 
 _INTERRUPTED = 130  # what a shell gives for a program that Ctrl-C ended
@@ -21,11 +26,18 @@ _INTERRUPTED = 130  # what a shell gives for a program that Ctrl-C ended
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(__version__, prog_name="teeth")
-def teeth() -> None:
+@click.option(
+    "--data",
+    type=click.Path(path_type=Path, file_okay=False),
+    envvar="TEETH_DATA",
+    show_envvar=True,
+    help="The endpoint that node, task and grant ask: its data folder.",
+)
+def teeth(data: Path | None) -> None:
     """Boot bare servers into a small ramdisk; erase with proof, write an image, start it."""
 
 
-for command in (demo, endpoint, image, lab):
+for command in (demo, endpoint, grant, image, lab, node, protocol, task):
     teeth.add_command(command)
 image.add_command(guest)
 
