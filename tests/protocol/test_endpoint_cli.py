@@ -36,7 +36,7 @@ async def test_it_says_where_it_listens_and_ends_cleanly(tmp_path: Path, number:
         words = (await process.stdout.readline()).decode().split()
         assert words[0] == "listening"
         told = dict(word.split("=", 1) for word in words[1:])
-        assert sorted(told) == ["agents", "boot", "ca", "landing"]
+        assert sorted(told) == ["agents", "api", "boot", "ca", "landing"]
         host, port = told["agents"].split(":")
         _, writer = await asyncio.open_connection(host, int(port))  # somebody who never says a word
         process.send_signal(number)

@@ -49,6 +49,9 @@ def endpoint() -> None:
     "--boot", type=_ADDRESS, default="127.0.0.1:0", show_default=True, help="Boot files by plain HTTP."
 )
 @click.option("--landing", type=_ADDRESS, default="127.0.0.1:0", show_default=True, help="Landings by HTTPS.")
+@click.option(
+    "--api", type=_ADDRESS, default="127.0.0.1:0", show_default=True, help="Where operators ask (loopback)."
+)
 @click.option("--advertise", metavar="HOST", help="Host by which machines reach us, if it is another.")
 @click.option("--name", "names", multiple=True, help="Further name or address for the certificate.")
 @click.option("--ramdisk", type=_FOLDER, help="Folder with vmlinuz and initramfs to serve.")
@@ -60,6 +63,7 @@ def run(
     listen: Address,
     boot: Address,
     landing: Address,
+    api: Address,
     advertise: str | None,
     names: tuple[str, ...],
     ramdisk: Path | None,
@@ -82,17 +86,20 @@ def run(
     )
     if advertise is None and any(host in ("0.0.0.0", "::") for host, _ in (listen, boot, landing)):  # noqa: S104
         raise UsageError("listening on every address needs --advertise HOST, the one that machines can reach")
-    asyncio.run(_serve(config))
+    asyncio.run(_serve(config, api))
 
 
-async def _serve(config: EndpointConfig) -> None:
+async def _serve(config: EndpointConfig, api: Address) -> None:
+    # Not at the top: the web framework costs every other command a third of a second.
+    from teeth.api.door import operator_door
+
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGINT, signal.SIGTERM):
         loop.add_signal_handler(number, stop.set)
-    async with Endpoint(config) as running:
+    async with Endpoint(config) as running, operator_door(running, api) as url:
         click.echo(
             f"listening agents={config.listen[0]}:{running.agent_port} boot={running.boot_url}"
-            f" landing={config.landing[0]}:{running.landing_port} ca={running.ca_digest}"
+            f" landing={config.landing[0]}:{running.landing_port} api={url} ca={running.ca_digest}"
         )
         await stop.wait()
