@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import tempfile
 import threading
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
@@ -13,9 +14,10 @@ from typing import Any
 from fakes.tls_endpoint import Screen
 from teeth_agent.config import Config
 from teeth_agent.reporter import Reporter
+from teeth_agent.session.clock import SystemClock
 from teeth_agent.session.console import Console
 from teeth_agent.session.dial import TlsDialer
-from teeth_agent.session.enrol import Credential, Keys
+from teeth_agent.session.enrol import FileKeys, Keys
 from teeth_agent.session.home import Home, Identity
 from teeth_agent.session.spool import LogSpool
 from teeth_agent.session.taskrunner import TaskRunner
@@ -28,35 +30,13 @@ TOKEN = "join-token-that-nobody-may-print"
 
 @dataclass
 class Agent:
-    """One running agent: its console, its log spool, its tasks."""
+    """One running agent: its console, its log spool, its tasks, and where its key lies."""
 
     screen: Screen
     spool: LogSpool
     runner: TaskRunner
+    folder: Path
     release: threading.Event = field(default_factory=threading.Event)
-
-
-class MemoryKeys:
-    """Keys without a key: what is kept is what was issued."""
-
-    def __init__(self) -> None:
-        self.kept: Credential | None = None
-
-    def now(self) -> float:
-        return asyncio.get_running_loop().time()
-
-    async def load(self) -> Credential | None:
-        return self.kept
-
-    async def csr(self) -> str:
-        return "a request"
-
-    async def keep(self, certificate: str, lasts: float) -> Credential:
-        self.kept = Credential(handle=certificate, issued=self.now(), lasts=lasts)
-        return self.kept
-
-    async def discard(self) -> None:
-        self.kept = None
 
 
 def saying(facts: dict[str, Any]) -> Callable[[], Awaitable[dict[str, Any]]]:
@@ -76,10 +56,16 @@ async def agent(
     tasks: Mapping[str, TaskFunction] | None = None,
     runner: type[TaskRunner] = TaskRunner,
     facts: Any = None,
+    folder: Path | None = None,
     keys: Keys | None = None,
+    clock: SystemClock | None = None,
+    token: str = TOKEN,
     macs: tuple[str, ...] = ("52:54:00:00:00:01",),
     limits: Limits | None = None,
 ) -> AsyncIterator[Agent]:
+    """``folder``: with what an earlier process of the same boot has left; else it begins with nothing."""
+    temporary = tempfile.TemporaryDirectory(prefix="teeth-agent-")
+    place = folder or Path(temporary.name) / "run"
     screen, spool = Screen(), LogSpool()
     console = Console(screen)
     work = runner(
@@ -94,7 +80,7 @@ async def agent(
         endpoints=tuple(("127.0.0.1", port) for port in ports),
         ca_digest=digest,
         ca_file=ca_file,
-        token=TOKEN,
+        token=lambda: token,
         boot_mac="",
         ramdisk="ramdisk-1",
         built=0,
@@ -107,21 +93,23 @@ async def agent(
         work,
         spool,
         console,
-        dialer=TlsDialer(ca_digest=digest, ca_file=ca_file),
-        keys=keys or MemoryKeys(),
+        dialer=TlsDialer(ca_digest=digest, ca_file=ca_file, clock=clock, say=console.say),
+        keys=keys or FileKeys(place, boot_id="boot-1"),
+        served=sorted(tasks or {}),
         inventory=saying({"disks": facts}),
         status=saying({"uptime": 7.0}),
         limits=limits,
         backoff=0.01,
     )
     job = asyncio.create_task(home.run())
-    living = Agent(screen, spool, work)
+    living = Agent(screen, spool, work, place)
     try:
         yield living
     finally:
         living.release.set()
         job.cancel()
         await asyncio.gather(job, return_exceptions=True)
+        temporary.cleanup()
         assert TOKEN not in screen.getvalue()
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import io
+import tempfile
 import threading
 from collections.abc import AsyncIterator, Callable, Mapping
 from pathlib import Path
@@ -12,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from fakes.living_agent import MemoryKeys, saying
+from fakes.living_agent import saying
 from teeth.endpoint.events import InventoryReceived, LogReceived, NodeConnected, Subscription, TaskChanged
 from teeth.endpoint.taskstate import TaskState
 from teeth.service import Endpoint, EndpointConfig
@@ -21,6 +22,7 @@ from teeth_agent.errors import DeviceError
 from teeth_agent.reporter import Reporter
 from teeth_agent.session.console import Console
 from teeth_agent.session.dial import TlsDialer
+from teeth_agent.session.enrol import FileKeys
 from teeth_agent.session.home import Home, Identity
 from teeth_agent.session.spool import LogSpool
 from teeth_agent.session.taskrunner import TaskRunner
@@ -62,8 +64,9 @@ async def agent(
     """A running agent; yields what it says on its console."""
     settings: dict[str, Any] = {
         "endpoints": (("127.0.0.1", endpoint.agent_port),), "ca_digest": endpoint.ca_digest, "ca_file": None,
-        "token": token, "boot_mac": MAC, "ramdisk": "r", "built": 0, "version": "test",
+        "token": lambda: token, "boot_mac": MAC, "ramdisk": "r", "built": 0, "version": "test",
     }  # fmt: skip
+    folder = tempfile.TemporaryDirectory(prefix="teeth-agent-")
     said, spool, config = Screen(), LogSpool(), Config(**{**settings, **change})
     console = Console(said)
     runner = TaskRunner(TaskContext(boot_id="b1"), spool, tasks.get, console.say)
@@ -74,7 +77,7 @@ async def agent(
         spool,
         console,
         dialer=TlsDialer(ca_digest=config.ca_digest, ca_file=config.ca_file),
-        keys=MemoryKeys(),
+        keys=FileKeys(Path(folder.name) / "run", boot_id="b1"),
         inventory=saying({"disks": [{"serial": "S1"}]}),
         status=saying({"uptime": 1}),
     )
@@ -85,6 +88,7 @@ async def agent(
     finally:
         running.cancel()
         await asyncio.gather(running, return_exceptions=True)
+        folder.cleanup()
 
 
 async def next_of(watcher: Subscription, kind: type[Any] | tuple[type[Any], ...]) -> Any:
@@ -159,5 +163,5 @@ async def test_a_wrong_ca_and_a_spent_token_are_said_on_the_console(endpoint: En
         await said.says("problem wrong_ca")
     assert endpoint.connected() == []
     async with agent(endpoint, "x" * 32, {}) as said:
-        await said.says("problem refused: 127.0.0.1")
+        await said.says("problem token_unknown: 127.0.0.1")
         assert "never given out" in said.getvalue()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import os
 import sys
@@ -13,17 +14,22 @@ from typing import Any
 
 from teeth_agent import config, netlink, tasks
 from teeth_agent.config import Config, ConfigError
+from teeth_agent.errors import AgentError
 from teeth_agent.inventory import machine
 from teeth_agent.network.bring_up import Network, network
+from teeth_agent.session.clock import SystemClock
 from teeth_agent.session.console import Console
 from teeth_agent.session.dial import TlsDialer
 from teeth_agent.session.enrol import FileKeys
 from teeth_agent.session.home import Home, Identity
 from teeth_agent.session.spool import LogSpool
 from teeth_agent.session.taskrunner import TaskRunner
+from teeth_agent.session.watchdog import last_words, watching
 from teeth_agent.tasks.context import SharedState, TaskContext
 
 _ROOT = Path("/")
+_FOLDER = "run/teeth"  # in memory, ours alone, as long as the boot
+_REPORT = f"{_FOLDER}/stuck.txt"
 # What a supervisor reads: nothing to retry until a person changed the boot arguments.
 _EXIT_CONFIG = 78  # EX_CONFIG of sysexits.h
 
@@ -35,46 +41,69 @@ def _process_start() -> float:
     return ticks / os.sysconf("SC_CLK_TCK")
 
 
-def _raise_clock(built: int) -> None:
-    """A clock before the ramdisk's build time is wrong: certificates would not be valid yet."""
-    if time.time() < built:
-        try:
-            time.clock_settime(time.CLOCK_REALTIME, built)
-        except OSError as error:
-            logging.getLogger(__name__).warning("the clock could not be set: %s", error)
-
-
-async def _serve(settings: Config, console: Console, spool: LogSpool, timings: dict[str, float]) -> None:
-    async with network(settings.boot_mac, console.problem) as net:
-        timings["network"] = time.monotonic()
-        console.say(f"network {net.link.name} {net.lease.address}/{net.lease.prefix_length}")
-        await _session(settings, console, spool, timings, net)
-
-
-async def _session(
-    settings: Config, console: Console, spool: LogSpool, timings: dict[str, float], net: Network
+async def _serve(
+    settings: Config, console: Console, spool: LogSpool, clock: SystemClock, timings: dict[str, float]
 ) -> None:
+    boot = machine.boot_id(_ROOT)
+    keys = FileKeys(_ROOT / _FOLDER, boot_id=boot)
+    with watching(_ROOT / _REPORT):
+        # The key is made while the network comes up: on a slow machine it would be a second of waiting.
+        making = asyncio.create_task(_make_key(keys))
+        async with network(settings.boot_mac, console.problem) as net:
+            timings["network"] = time.monotonic()
+            console.say(f"network {net.link.name} {net.lease.address}/{net.lease.prefix_length}")
+            home = await _home(settings, console, spool, clock, keys, net, timings)
+            await making
+            await home.run()
+
+
+async def _make_key(keys: FileKeys) -> None:
+    with contextlib.suppress(AgentError):  # asked for again, and told of, when it is needed
+        await keys.csr()
+
+
+async def _home(
+    settings: Config,
+    console: Console,
+    spool: LogSpool,
+    clock: SystemClock,
+    keys: FileKeys,
+    net: Network,
+    timings: dict[str, float],
+) -> Home:
     links = await netlink.links()
     macs = [net.link.mac, *(link.mac for link in links if link.kind == "" and link.mac != net.link.mac)]
     boot = machine.boot_id(_ROOT)
     context = TaskContext(boot_id=boot, state=SharedState())
-    runner = TaskRunner(context, spool, tasks.load, console.say)
-    home = Home(
+    return Home(
         settings,
-        Identity(node_id=machine.node_id(_ROOT, macs), boot_id=boot, macs=tuple(macs), timings=timings),
-        runner,
+        Identity(
+            node_id=machine.node_id(_ROOT, macs),
+            boot_id=boot,
+            macs=tuple(macs),
+            uuid=machine.system_uuid(_ROOT),
+            timings=timings,
+        ),
+        TaskRunner(context, spool, tasks.load, console.say),
         spool,
         console,
-        dialer=TlsDialer(ca_digest=settings.ca_digest, ca_file=settings.ca_file),
-        keys=FileKeys(_ROOT / "run/teeth", boot_id=boot),
+        dialer=TlsDialer(
+            ca_digest=settings.ca_digest, ca_file=settings.ca_file, clock=clock, say=console.say
+        ),
+        keys=keys,
+        served=tasks.SERVED,
         inventory=lambda: asyncio.to_thread(_inventory, settings),
-        status=lambda: asyncio.to_thread(_status, settings, boot),
+        status=lambda: asyncio.to_thread(_status, settings, boot, clock, net),
     )
-    await home.run()
 
 
-def _status(settings: Config, boot: str) -> dict[str, Any]:
-    return machine.status(_ROOT, version=settings.version, ramdisk=settings.ramdisk, boot=boot)
+def _status(settings: Config, boot: str, clock: SystemClock, net: Network) -> dict[str, Any]:
+    links = asyncio.run(netlink.links())
+    return {
+        **machine.status(_ROOT, version=settings.version, ramdisk=settings.ramdisk, boot=boot),
+        "clock": {"stepped": clock.stepped},
+        "network": machine.addresses(links, {net.link.index: net.lease.address}),
+    }
 
 
 def _inventory(settings: Config) -> dict[str, Any]:
@@ -102,10 +131,13 @@ def main() -> int:
     except ConfigError as error:
         console.problem(error.code, str(error))
         return _EXIT_CONFIG
-    _raise_clock(settings.built)
+    clock = SystemClock(settings.built)
+    clock.raise_to_floor()
     console.say(f"agent {settings.version}, ramdisk {settings.ramdisk[:12]}")
+    if (words := last_words(_ROOT / _REPORT)) is not None:
+        logging.getLogger(__name__).error("an earlier process of this boot was ended: %s", words)
     try:
-        asyncio.run(_serve(settings, console, spool, timings))
+        asyncio.run(_serve(settings, console, spool, clock, timings))
     except Exception as error:
         # Nobody but the console hears it: the supervisor starts the agent anew, with an empty memory.
         place = traceback.extract_tb(error.__traceback__)[-1]

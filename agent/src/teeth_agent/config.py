@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 import socket
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -32,14 +33,15 @@ class Config:
     """One boot's settings.
 
     ``endpoints`` are tried in order. ``ca_digest`` ("sha256:HEX" of the CA certificate's DER) or ``ca_file``
-    says whom to trust; with neither the agent never dials. ``token`` is a secret: never logged.
+    says whom to trust; with neither the agent never dials. ``token`` reads the join token, a secret, anew
+    from where it came ("" if there is none): nothing keeps it, so nothing can leak it.
     ``boot_mac`` is the address of the NIC that the firmware booted from, "" if unknown.
     """
 
     endpoints: tuple[tuple[str, int], ...]
     ca_digest: str | None
     ca_file: Path | None
-    token: str = field(repr=False)
+    token: Callable[[], str] = field(repr=False, compare=False)
     boot_mac: str
     ramdisk: str
     built: int
@@ -79,7 +81,7 @@ def _valid_host(ipv6: str | None, name: str | None) -> bool:
 
 def load(root: Path = Path("/")) -> Config:
     """Read this machine's settings below ``root``. Raises ConfigError."""
-    words = parse_cmdline(sysfs.read_text(root, "/proc/cmdline", "") or "")
+    words = _words(root)
     baked = _baked(root)
     named = words.get("teeth.endpoint", "")
     texts = [text for text in named.split(",") if text]
@@ -97,12 +99,16 @@ def load(root: Path = Path("/")) -> Config:
         endpoints=tuple(parse_endpoint(text) for text in texts),
         ca_digest=digest,
         ca_file=ca_file if ca_file.is_file() else None,
-        token=words.get("teeth.token", ""),
+        token=lambda: _words(root).get("teeth.token", ""),
         boot_mac=_boot_mac(words.get("BOOTIF", "")),
         ramdisk=str(baked.get("ramdisk", "unknown")),
         built=_built(baked.get("built")),
         version=str(baked.get("version", "unknown")),
     )
+
+
+def _words(root: Path) -> dict[str, str]:
+    return parse_cmdline(sysfs.read_text(root, "/proc/cmdline", "") or "")
 
 
 def _baked(root: Path) -> dict[str, object]:

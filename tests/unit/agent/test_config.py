@@ -32,7 +32,7 @@ def test_everything_is_read(tmp_path: Path) -> None:
         endpoints=(("10.0.2.2", 7000), ("fd00::1", 7001), ("deploy.example", 7002)),
         ca_digest=DIGEST,
         ca_file=None,
-        token="s3cret",
+        token=str,  # not compared: it is read anew whenever it is asked for
         boot_mac="52:54:00:aa:bb:cc",
         ramdisk="abcdef",
         built=1700000000,
@@ -42,15 +42,25 @@ def test_everything_is_read(tmp_path: Path) -> None:
 
 def test_the_token_is_not_shown(tmp_path: Path) -> None:
     settings = load(machine(tmp_path, f"teeth.endpoint=a:1 teeth.ca={DIGEST} teeth.token=s3cret"))
-    assert settings.token == "s3cret"
+    assert settings.token() == "s3cret"
     assert "s3cret" not in repr(settings)
+
+
+def test_the_token_is_kept_nowhere(tmp_path: Path) -> None:
+    """It is read where it stands each time it is asked for, so there is nothing to scrub after its use."""
+    words = f"teeth.endpoint=a:1 teeth.ca={DIGEST} teeth.token="
+    settings = load(machine(tmp_path, f"{words}one"))
+    machine(tmp_path, f"{words}two")
+    assert settings.token() == "two"
+    (tmp_path / "proc/cmdline").unlink()
+    assert settings.token() == ""
 
 
 def test_a_ramdisk_that_says_nothing_of_itself(tmp_path: Path) -> None:
     settings = load(machine(tmp_path, "teeth.endpoint=a:1", ca=True))
     assert (settings.ramdisk, settings.built, settings.version) == ("unknown", 0, "unknown")
     assert (settings.ca_digest, settings.ca_file) == (None, tmp_path / "etc/teeth/ca.pem")
-    assert (settings.token, settings.boot_mac) == ("", "")
+    assert (settings.token(), settings.boot_mac) == ("", "")
 
 
 @pytest.mark.parametrize("built", ["true", "-1", "1e9", '"1700000000"', "1" + "0" * 30, "null", "[]"])

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from fakes.living_agent import TOKEN, Agent, agent, waiting
+from fakes.living_agent import Agent, agent, waiting
 from fakes.tls_endpoint import Authority, TlsEndpoint, Visit, listening, make_authority, tls_endpoint
 from teeth_agent.reporter import Reporter
 from teeth_agent.session.taskrunner import TaskRunner
@@ -33,9 +33,11 @@ async def test_comes_home_by_digest(endpoint: TlsEndpoint, authority: Authority)
             "version": "1.2",
             "boot_id": "boot-1",
             "ramdisk": "ramdisk-1",
-            "token": TOKEN,
             "macs": ["52:54:00:00:00:01"],
             "tasks": [],
+            "protocols": ["v1"],
+            "capabilities": ["retry_after", "error_detail", "renew"],
+            "methods": [],
         }
         assert timings["python"] == 1.235
         assert "tls" in timings

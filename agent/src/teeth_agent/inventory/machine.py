@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import time
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -21,10 +22,16 @@ _NO_UUID = {
 _UUID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}\Z")
 
 
-def node_id(root: Path, macs: list[str]) -> str:
-    """The SMBIOS system UUID in lower case, else "mac-" and the first address, else "unknown"."""
+def system_uuid(root: Path) -> str | None:
+    """The SMBIOS system UUID in lower case, None if there is none or a placeholder stands there."""
     uuid = (sysfs.read_text(root, f"{_DMI}/product_uuid", "") or "").lower()
-    if _UUID.match(uuid) and uuid not in _NO_UUID:
+    return uuid if _UUID.match(uuid) and uuid not in _NO_UUID else None
+
+
+def node_id(root: Path, macs: list[str]) -> str:
+    """The SMBIOS system UUID, else "mac-" and the first address, else "unknown"."""
+    uuid = system_uuid(root)
+    if uuid is not None:
         return uuid
     return f"mac-{macs[0].replace(':', '')}" if macs else "unknown"
 
@@ -93,8 +100,22 @@ def _driver(root: Path, name: str) -> str | None:
         return None
 
 
+def addresses(links: list[Link], configured: Mapping[int, str]) -> list[dict[str, Any]]:
+    """Every hardware interface; ``configured`` is the address that we gave to the link of an index."""
+    return [
+        {
+            "name": link.name,
+            "mac": link.mac,
+            "address": configured.get(link.index),
+            "carrier": link.carrier,
+        }
+        for link in links
+        if link.kind == ""
+    ]
+
+
 def status(root: Path, *, version: str, ramdisk: str, boot: str) -> dict[str, Any]:
-    """The answer to ``status``, but for what the session knows itself."""
+    """The answer to ``status``, but for what the session and the composition know themselves."""
     return {
         "version": version,
         "ramdisk": ramdisk,

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import json
 import logging
 import ssl
@@ -61,10 +60,6 @@ class Keys(Protocol):
         """Keep what was issued for the key and will be taken for ``lasts`` seconds. Raises AgentError."""
         ...
 
-    async def discard(self) -> None:
-        """Forget the certificate, not the key."""
-        ...
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TlsFiles:
@@ -99,10 +94,6 @@ class FileKeys:
 
     async def keep(self, certificate: str, lasts: float) -> Credential:
         return await asyncio.to_thread(self._keep, certificate, lasts)
-
-    async def discard(self) -> None:
-        with contextlib.suppress(OSError):
-            self._files.certificate.unlink()
 
     def _csr(self) -> str:
         """One key for the whole boot: an answer that was lost is asked for again with the same one."""

@@ -7,31 +7,37 @@ import contextlib
 import logging
 import random
 import time
-from collections.abc import Awaitable, Callable, Coroutine, Mapping
+from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from teeth_agent.config import Config
+from teeth_agent.errors import AgentError
 from teeth_agent.session.console import Console
-from teeth_agent.session.dial import Dialer, DialError
+from teeth_agent.session.dial import Dialer
 from teeth_agent.session.enrol import Keys
+from teeth_agent.session.membership import ADVICE, EnrolError, Membership
+from teeth_agent.session.places import Place, Places
 from teeth_agent.session.spool import LogSpool
 from teeth_agent.session.taskrunner import TaskRunner
-from teeth_protocol import methods
+from teeth_protocol import capabilities, methods
 from teeth_protocol.connection import Closed, Role
 from teeth_protocol.errors import ProblemError
 from teeth_protocol.fields import Fields
 from teeth_protocol.limits import Limits
 from teeth_protocol.strictjson import dumps
-from teeth_stream import Peer, RemoteError
+from teeth_stream import Peer, Reader, RemoteError, Writer
 
 _log = logging.getLogger(__name__)
 
 _BACKOFF_FIRST = 1.0
-_BACKOFF_MOST = 30.0
 _MAX_MACS = 16
 _ENVELOPE = 256  # bytes around the handshake's params
 
+# Refusals that are about the moment, not about us.
+_PASSING = frozenset({"timeout", "busy", "unsendable", "internal", "draining"})
+
+_Outcome = Callable[[Place, float], None]
 Facts = Callable[[], Awaitable[dict[str, Any]]]
 
 
@@ -42,7 +48,17 @@ class Identity:
     node_id: str
     boot_id: str
     macs: tuple[str, ...]
+    uuid: str | None = None
     timings: dict[str, float] = field(default_factory=dict)
+
+    def claim(self) -> dict[str, Any]:
+        """How this machine names itself to an endpoint that does not know it yet."""
+        return {
+            "id": self.node_id,
+            "boot_id": self.boot_id,
+            "macs": list(self.macs[:_MAX_MACS]),
+            "uuid": self.uuid,
+        }
 
 
 class Home:
@@ -60,6 +76,7 @@ class Home:
         keys: Keys,
         inventory: Facts,
         status: Facts,
+        served: Sequence[str] = (),
         limits: Limits | None = None,
         backoff: float = _BACKOFF_FIRST,
         jitter: Callable[[], float] = random.random,
@@ -71,13 +88,14 @@ class Home:
         self._spool = spool
         self._console = console
         self._dialer = dialer
-        self._keys = keys
+        self._places = Places(config.endpoints, backoff=backoff, jitter=jitter)
+        self._membership = Membership(keys, config.token, identity.claim(), jitter=jitter, clock=clock)
+        self._served = list(served)
+        self._sessions = 0
         self._inventory = inventory
         self._status = status
         self._limits = limits or Limits()
-        self._backoff = backoff
         self._jitter = jitter
-        self._clock = clock
         self._loop = asyncio.get_running_loop()
         self._logs = asyncio.Event()
         spool.notify = self._log_waits
@@ -88,59 +106,121 @@ class Home:
 
     async def run(self) -> None:
         """Never returns: a machine that waits for orders has nothing better to do than to dial."""
-        attempt = 0
         while True:
-            for host, port in self._config.endpoints:
-                if await self._try(host, port):
-                    attempt = 0
-                    break
-            # Full jitter: a hall that lost its endpoint must not come back in step.
-            most = min(_BACKOFF_MOST, self._backoff * 2**attempt)
-            attempt = min(attempt + 1, 16)
-            await asyncio.sleep(most * self._jitter())
+            place, wait = self._places.next(self._loop.time())
+            if wait > 0:
+                await asyncio.sleep(wait)
+                continue
+            outcome = await self._visit(place)
+            outcome(place, self._loop.time())
 
-    async def _try(self, host: str, port: int) -> bool:
-        """One dial. True when a handshake was accepted and the endpoint did not throw us out."""
-        where = f"{host}:{port}"
+    async def _visit(self, place: Place) -> _Outcome:
+        """One dial and what comes of it: which of the Places' words it earns."""
         try:
-            reader, writer = await self._dialer.dial(host, port, None)
-        except DialError as error:
-            self._console.problem(error.code, str(error))
-            return False
-        return await self._session(where, reader, writer)
+            credential = await self._membership.credential()
+            if credential is None:
+                return await self._enrol(place)
+            return await self._session(place, *await self._dialer.dial(place.host, place.port, credential))
+        except AgentError as error:  # DialError among them
+            self._complain(place, error.code, str(error))
+            return self._places.failed
 
-    async def _session(self, where: str, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> bool:
+    async def _enrol(self, place: Place) -> _Outcome:
+        """A connection that shows no certificate, to get one; the next one shows it."""
+        refused: list[tuple[str, str]] = []
+
+        async def talk(peer: Peer) -> None:
+            try:
+                await self._membership.enrol(peer, params)
+            except RemoteError as error:
+                if error.problem.code != "connection_lost":  # that is told by how it ended
+                    refused.append((error.problem.code, error.problem.msg))
+            except AgentError as error:
+                refused.append((error.code, str(error)))
+            else:
+                enrolled.set()
+
+        enrolled = asyncio.Event()
+        try:
+            params = await self._membership.request()
+        except EnrolError as error:
+            self._complain(place, error.code, str(error))
+            return self._places.refused
+        closed = await self._converse(place, *await self._dialer.dial(place.host, place.port, None), talk)
+        if enrolled.is_set():
+            self._console.say(f"enrolled with {place}")
+            return self._places.welcome
+        for code, msg in refused:
+            self._complain(place, code, f"{place}: {msg}")
+            return self._places.failed if code in _PASSING else self._places.refused
+        self._ended(place, closed)
+        return self._places.refused if closed.fatal else self._places.failed
+
+    async def _session(self, place: Place, reader: Reader, writer: Writer) -> _Outcome:
         self._identity.timings.setdefault("tls", self._loop.time())
-        peer = Peer(Role.AGENT, reader, writer, self._answer, limits=self._limits)
         accepted = asyncio.Event()
-        talking = asyncio.create_task(self._talk(where, peer, accepted))
-        try:
-            closed = await peer.run()
-        except Exception:  # a fault of ours ends this session, never the agent and the tasks it runs
-            _log.exception("the session with %s failed", where)
-            closed = Closed(reason="it failed inside the agent", fatal=False)
-        finally:
-            talking.cancel()
-            await asyncio.gather(talking, return_exceptions=True)
-        if closed.fatal:
-            self._console.problem("refused", f"{where}: {closed.reason}")
-            return False
-        self._console.say(f"connection to {where} ended: {closed.reason}")
-        return accepted.is_set()
 
-    async def _talk(self, where: str, peer: Peer, accepted: asyncio.Event) -> None:
-        """Our part of the conversation. Its end, of whatever kind, is the end of the connection."""
+        async def talk(peer: Peer) -> None:
+            try:
+                answer = await peer.call(methods.HANDSHAKE, self._hello())
+                accepted.set()
+                self._accepted(place, answer)
+                work = [self._tasks.pump(peer), self._send_logs(peer)]
+                if capabilities.RENEW in _names(answer.get("capabilities")):
+                    work.append(self._membership.stay(peer))
+                await _until_first_ends(*work)
+            except RemoteError as error:
+                _log.info("no session with %s: %s", place, error)
+
+        closed = await self._converse(place, reader, writer, talk)
+        self._ended(place, closed)
+        if accepted.is_set():
+            return self._places.met
+        self._membership.doubted()
+        return self._places.refused if closed.fatal else self._places.failed
+
+    async def _converse(
+        self, place: Place, reader: Reader, writer: Writer, talk: Callable[[Peer], Awaitable[None]]
+    ) -> Closed:
+        """Have a conversation. The end of our part, of whatever kind, is the end of the connection."""
+
+        async def speak() -> None:
+            try:
+                await talk(peer)
+            except Exception:
+                _log.exception("the conversation with %s failed", place)
+            finally:
+                peer.hang_up()
+
+        peer = Peer(Role.AGENT, reader, writer, self._answer, limits=self._limits, jitter=self._jitter)
+        speaking = asyncio.create_task(speak())
         try:
-            answer = await peer.call(methods.HANDSHAKE, self._hello())
-            accepted.set()
-            self._console.say(f"connected to {where} as {answer.get('id', self._identity.node_id)}")
-            await _until_first_ends(self._tasks.pump(peer), self._send_logs(peer))
-        except RemoteError as error:
-            _log.info("no session with %s: %s", where, error)
-        except Exception:
-            _log.exception("the conversation with %s failed", where)
+            return await peer.run()
+        except Exception:  # a fault of ours ends this connection, never the agent and the tasks it runs
+            _log.exception("the connection with %s failed", place)
+            return Closed(reason="it failed inside the agent", fatal=False)
         finally:
-            peer.hang_up()
+            speaking.cancel()
+            await asyncio.gather(speaking, return_exceptions=True)
+
+    def _accepted(self, place: Place, answer: Mapping[str, Any]) -> None:
+        self._membership.trusted()
+        self._membership.heard_time(answer)
+        self._sessions += 1
+        place.told = ""
+        self._console.say(f"connected to {place} as {answer.get('id', self._identity.node_id)}")
+
+    def _ended(self, place: Place, closed: Closed) -> None:
+        if closed.fatal:
+            self._complain(place, "refused", f"{place}: {closed.reason}")
+        elif place.news(closed.reason):
+            self._console.say(f"connection to {place} ended: {closed.reason}")
+
+    def _complain(self, place: Place, code: str, msg: str) -> None:
+        advice = ADVICE.get(code)
+        text = msg if advice is None else f"{msg}: {advice}"
+        if place.news(text):
+            self._console.problem(code, text)
 
     def _hello(self) -> dict[str, Any]:
         """Who we are and what we do, in one line that an endpoint reads from a stranger."""
@@ -150,10 +230,10 @@ class Home:
             "version": self._config.version,
             "boot_id": self._identity.boot_id,
             "ramdisk": self._config.ramdisk,
-            "token": self._config.token,
             "macs": list(self._identity.macs[:_MAX_MACS]),
             "tasks": tasks,
             "timings": {name: round(value, 3) for name, value in self._identity.timings.items()},
+            **capabilities.offer(self._served),
         }
         # Ids may be long. A finished task that is not listed still gets its last status sent.
         while tasks and len(dumps(hello)) > self._limits.line_unauthenticated - _ENVELOPE:
@@ -179,7 +259,7 @@ class Home:
 
     async def _answer(self, method: str, params: Mapping[str, Any]) -> dict[str, Any]:
         if method == methods.STATUS:
-            return {**await self._status(), "tasks": self._tasks.summary()}
+            return await self._say_status()
         if method == methods.INVENTORY:
             return await self._inventory()
         if method == "cancel_task":
@@ -187,6 +267,20 @@ class Home:
         if method.startswith(("decom.", "standbye.")):
             return self._tasks.start(method, params)
         raise ProblemError("unknown_method", f"this agent has no {method}")
+
+    async def _say_status(self) -> dict[str, Any]:
+        facts = await self._status()
+        return {
+            **facts,
+            "clock": {**facts.get("clock", {"stepped": False}), "offset": self._membership.clock_offset},
+            "problems": self._console.problems(),
+            "sessions": self._sessions,
+            "tasks": self._tasks.summary(),
+        }
+
+
+def _names(value: object) -> list[object]:
+    return value if isinstance(value, list) else []
 
 
 async def _until_first_ends(*work: Coroutine[Any, Any, None]) -> None:

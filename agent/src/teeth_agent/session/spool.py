@@ -39,7 +39,8 @@ class LogSpool(logging.Handler):
     def emit(self, record: logging.LogRecord) -> None:
         try:
             message = record.getMessage()
-        except (TypeError, ValueError):  # a log line whose arguments do not fit is still worth having
+        except (TypeError, ValueError, LookupError):
+            # A log line whose arguments do not fit is still worth having.
             message = f"{record.msg} {record.args}"
         if record.exc_info and record.exc_info[1] is not None:
             message = f"{message}: {type(record.exc_info[1]).__name__}: {record.exc_info[1]}"
@@ -77,10 +78,13 @@ class LogSpool(logging.Handler):
             return record
 
     def put_back(self, record: dict[str, Any]) -> None:
-        """A record that did not get home stays the oldest."""
+        """A record that did not get home stays the oldest; if no room is left, it is the first to go."""
         with self._guard:
             self._dropped += int(record.pop("dropped", 0))
-            self._records.appendleft(record)
+            if len(self._records) >= self._max_records:
+                self._dropped += 1
+            else:
+                self._records.appendleft(record)
 
     def give_up(self, record: dict[str, Any]) -> None:
         """A record that nobody wants is counted as dropped."""

@@ -11,6 +11,7 @@ from typing import Any
 from teeth_agent.errors import AgentError
 
 _PROBE_TIMEOUT = 10.0
+_NO_CHECK_TIME = 0x200000  # x509_vfy.h; Python's ssl has no name for it
 
 
 class TrustError(AgentError):
@@ -27,6 +28,12 @@ def pinned_context(ca: bytes | Path) -> ssl.SSLContext:
         context.load_verify_locations(cadata=ca)
     else:
         context.load_verify_locations(cafile=str(ca))
+    return context
+
+
+def ignoring_time(context: ssl.SSLContext) -> ssl.SSLContext:
+    """The same context, now checking chain and name but not the time: X509_V_FLAG_NO_CHECK_TIME."""
+    context.verify_flags |= ssl.VerifyFlags(_NO_CHECK_TIME)
     return context
 
 
