@@ -16,6 +16,7 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
+from teeth_protocol import capabilities
 from teeth_protocol.connection import Closed, Role
 from teeth_protocol.errors import ProblemError
 from teeth_stream import Peer
@@ -62,6 +63,7 @@ class WireAgent:
     boot_id: str = "boot-1"
     macs: tuple[str, ...] = ("52:54:00:00:00:01",)
     tasks: list[dict[str, Any]] = field(default_factory=list)
+    offers: dict[str, Any] = field(default_factory=capabilities.offer)
     answers: dict[str, Answer] = field(default_factory=lambda: {"inventory": lambda _: {"disks": []}})
 
     uuid: str | None = None
@@ -77,6 +79,7 @@ class WireAgent:
             "macs": list(self.macs),
             "tasks": self.tasks,
             "timings": {"kernel": 1.5},
+            **self.offers,
         }
 
     def claim(self, **changes: Any) -> dict[str, Any]:

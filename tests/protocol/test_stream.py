@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from teeth_protocol.capabilities import offer
 from teeth_protocol.connection import Closed, Role, State
 from teeth_protocol.errors import ProblemError
 from teeth_protocol.limits import Limits
@@ -25,7 +26,7 @@ async def serve_nothing(method: str, params: Mapping[str, Any]) -> dict[str, Any
 
 async def welcome(method: str, params: Mapping[str, Any]) -> dict[str, Any]:
     if method == "handshake":
-        return {"id": "n"}
+        return {"id": "n", "capabilities": params.get("capabilities", [])}
     return await serve_nothing(method, params)
 
 
@@ -61,7 +62,7 @@ async def peers(
         theirs = Peer(Role.ENDPOINT, *far, endpoint, **options)
         jobs = (asyncio.create_task(ours.run()), asyncio.create_task(theirs.run()))
         try:
-            assert await ours.call("handshake", {"id": "n"}) == {"id": "n"}
+            assert (await ours.call("handshake", {"id": "n", **offer()}))["id"] == "n"
             yield ours, theirs, *jobs
         finally:
             for job in jobs:

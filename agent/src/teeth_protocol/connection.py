@@ -7,49 +7,23 @@ the peer sends makes a method raise; LocalProtocolError is always the caller's o
 
 from __future__ import annotations
 
-import enum
+import dataclasses
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from teeth_protocol import methods
+from teeth_protocol import capabilities, methods
 from teeth_protocol.errors import LocalProtocolError, Problem, RemoteProtocolError, UnsendableError
 from teeth_protocol.framing import LineBuffer
 from teeth_protocol.limits import Limits
-from teeth_protocol.messages import Command, Failure, Fatal, Message, Success, parse
+from teeth_protocol.messages import Command, Failure, Fatal, Message, Success, parse, unknown_members
+from teeth_protocol.states import TRANSITIONS, Role, State, Trigger
 from teeth_protocol.strictjson import JsonError, dumps, loads
 
-
-class Role(enum.Enum):
-    AGENT = "agent"
-    ENDPOINT = "endpoint"
-
-
-class State(enum.Enum):
-    HANDSHAKE = "handshake"
-    READY = "ready"
-    DRAINING = "draining"  # we answer what we owe and take nothing new
-    CLOSED = "closed"
-
-
-class Trigger(enum.Enum):
-    HANDSHAKE_DONE = "handshake done"
-    DRAIN = "drain"
-    END = "end"  # fatal error on either side, end of stream, silence, deadline
-
-
-# Everything that may happen to a connection's state; whatever is not here is a bug of the caller.
-TRANSITIONS: Mapping[tuple[State, Trigger], State] = {
-    (State.HANDSHAKE, Trigger.HANDSHAKE_DONE): State.READY,
-    (State.HANDSHAKE, Trigger.DRAIN): State.CLOSED,
-    (State.HANDSHAKE, Trigger.END): State.CLOSED,
-    (State.READY, Trigger.DRAIN): State.DRAINING,
-    (State.READY, Trigger.END): State.CLOSED,
-    (State.DRAINING, Trigger.DRAIN): State.DRAINING,
-    (State.DRAINING, Trigger.END): State.CLOSED,
-    (State.CLOSED, Trigger.END): State.CLOSED,
-    (State.CLOSED, Trigger.DRAIN): State.CLOSED,
-}
+__all__ = [
+    "TRANSITIONS", "Answered", "Closed", "CommandReceived", "Connection", "Event", "Ready", "Role", "State",
+    "Tap", "Trigger",
+]  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -109,6 +83,9 @@ class Connection:
 
     ``now`` is any monotonic clock in seconds, the same one in every call. ``jitter`` gives numbers in
     [0, 1). ``tap`` sees every message: (outgoing, object).
+
+    ``capabilities`` are those that both sides know, empty before the handshake is done. What is ignored is
+    counted: ``ignored`` responses to nothing we asked, ``unknown_members`` of messages.
     """
 
     def __init__(
@@ -122,7 +99,9 @@ class Connection:
     ) -> None:
         self.role = role
         self.state = State.HANDSHAKE
-        self.ignored = 0  # responses to nothing we asked
+        self.capabilities: frozenset[str] = frozenset()
+        self.ignored = 0
+        self.unknown_members = 0
         self._limits = limits or Limits()
         self._jitter = jitter
         self._tap = tap
@@ -236,17 +215,22 @@ class Connection:
         self._send(Success(id=identity, result=result))
         del self._owed[identity]
         if self.role is Role.ENDPOINT and method == methods.HANDSHAKE and self.state is State.HANDSHAKE:
-            self._move(Trigger.HANDSHAKE_DONE)
+            self._agree(result)
             return [Ready()]
         return []
 
     def send_problem(self, identity: str, problem: Problem) -> list[Event]:
-        """Answer a command with an error. Refusing the handshake is fatal. Raises as ``send_result``."""
+        """Answer a command with an error. Refusing the handshake is fatal. Raises as ``send_result``.
+
+        A ``detail`` is left out when the peer does not know of it.
+        """
         method = self._owed_method(identity)
         if method is None:
             return []
         if self.role is Role.ENDPOINT and method == methods.HANDSHAKE and self.state is State.HANDSHAKE:
             return self.send_fatal(problem.msg)
+        if capabilities.ERROR_DETAIL not in self.capabilities:
+            problem = dataclasses.replace(problem, detail=None)
         self._send(Failure(id=identity, problem=problem))
         del self._owed[identity]
         return []
@@ -286,6 +270,7 @@ class Connection:
         if self._tap is not None:
             self._tap(False, value)
         message = parse(value)
+        self.unknown_members += unknown_members(value)
         if isinstance(message, Command):
             return self._receive_command(message, _memory_of(line))
         if isinstance(message, Fatal):
@@ -300,9 +285,11 @@ class Connection:
         if command.method == methods.PING:
             self._echo(command)
             return []
-        if command.method == methods.HANDSHAKE and not self._may_shake_hands():
-            self._refuse(command.id, "bad_state", "the handshake is done or under way")
-            return []
+        if command.method == methods.HANDSHAKE:
+            if not self._may_shake_hands():
+                self._refuse(command.id, "bad_state", "the handshake is done or under way")
+                return []
+            self._require_common_version(command.params.get("protocols"))
         if self.state is State.DRAINING:
             self._refuse(command.id, "draining", "this side is closing")
             return []
@@ -328,7 +315,8 @@ class Connection:
         events: list[Event] = []
         shaking = self.role is Role.AGENT and self.state is State.HANDSHAKE
         if shaking and pending.method == methods.HANDSHAKE:
-            self._move(Trigger.HANDSHAKE_DONE)
+            self._require_common_version([message.result.get("protocol", capabilities.PROTOCOLS[0])])
+            self._agree(message.result)
             self._next_ping = now + self._ping_delay()
             events.append(Ready())
         events.append(Answered(id=message.id, method=pending.method, result=message.result))
@@ -348,6 +336,18 @@ class Connection:
             self._send(Success(id=ping.id, result=ping.params))
         except UnsendableError:  # the peer may send longer lines than we may
             self._refuse(ping.id, "too_large", "the echo would be longer than a line may be")
+
+    def _agree(self, welcome: Mapping[str, Any]) -> None:
+        """The handshake is done, and ``welcome`` its result."""
+        told = welcome.get("capabilities")
+        names = [name for name in told if isinstance(name, str)] if isinstance(told, list) else []
+        self.capabilities = frozenset(capabilities.agreed(names))
+        self._move(Trigger.HANDSHAKE_DONE)
+
+    def _require_common_version(self, protocols: Any) -> None:
+        # Anything but a list is for the handshake's reader to refuse, by name.
+        if isinstance(protocols, list) and capabilities.common_version(protocols) is None:
+            raise RemoteProtocolError(capabilities.no_common_version())
 
     def _may_shake_hands(self) -> bool:
         shaking = any(waiting.method == methods.HANDSHAKE for waiting in self._owed.values())

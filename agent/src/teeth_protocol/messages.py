@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from teeth_protocol.capabilities import PROTOCOLS, no_common_version
 from teeth_protocol.errors import Problem, RemoteProtocolError
 
-VERSION = "v1"
+VERSION = PROTOCOLS[0]
 _ID = re.compile(r"[A-Za-z0-9._:-]{1,128}\Z")
 # Wider than any method we know: a name from another time is answered with an error, not with a hang-up.
 METHOD_PATTERN = "[!-~]{1,128}"
@@ -56,6 +58,8 @@ class Fatal:
 
 
 Message = Command | Success | Failure | Fatal
+_MEMBERS = frozenset({"version", "id", "method", "params", "result", "error", "fatal_error"})
+_ERROR_MEMBERS = frozenset({"msg", "code", "detail"})
 
 
 def valid_id(text: str) -> bool:
@@ -69,7 +73,7 @@ def parse(value: dict[str, Any]) -> Message:
         return Fatal(message=str(value["fatal_error"])[:_MAX_TEXT])
     version = value.get("version", VERSION)
     if version != VERSION:
-        raise RemoteProtocolError("unknown message version")
+        raise RemoteProtocolError(no_common_version())
     identity = value.get("id")
     if not isinstance(identity, str) or not valid_id(identity):
         raise RemoteProtocolError("a message without a valid id")
@@ -84,6 +88,13 @@ def parse(value: dict[str, Any]) -> Message:
     if kinds[0] == "result":
         return Success(id=identity, result=body)
     return Failure(id=identity, problem=_problem(body))
+
+
+def unknown_members(value: Mapping[str, Any]) -> int:
+    """How many members of a message and of its error no one here knows: they are ignored."""
+    error = value.get("error")
+    inner = len(error.keys() - _ERROR_MEMBERS) if isinstance(error, dict) else 0
+    return len(value.keys() - _MEMBERS) + inner
 
 
 def _command(identity: str, method: Any, params: Any) -> Command:

@@ -16,7 +16,7 @@ from teeth.endpoint.hub import Hub
 from teeth.endpoint.identity import PeerIdentity
 from teeth.endpoint.logs import note
 from teeth.endpoint.taskstate import TaskState, parse_status
-from teeth_protocol import methods
+from teeth_protocol import capabilities, methods
 from teeth_protocol.connection import Closed, Role
 from teeth_protocol.errors import Problem, ProblemError
 from teeth_protocol.messages import valid_id
@@ -180,9 +180,14 @@ class Session:
         if status.state is TaskState.RUNNING and status.phase == "prepared":
             # One that is to be cancelled asks again too: until then it has heard of it, and stops here.
             if (task.held or task.cancel_asked is not None) and not task.state.over:
-                return {"go": False, "retry_after": _HOLD_POLL}
+                return self._not_yet()
             return {"go": not task.state.over}
         return {"verdict": verdict.value}
+
+    def _not_yet(self) -> dict[str, Any]:
+        """To a machine that does not know to ask again it is a no: it stays in the ramdisk."""
+        knows = capabilities.RETRY_AFTER in self.peer.connection.capabilities
+        return {"go": False, "retry_after": _HOLD_POLL} if knows else {"go": False}
 
     async def _take_log(self, params: Mapping[str, Any]) -> dict[str, Any]:
         hub = self._hub
