@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import random
 import secrets
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
@@ -48,8 +49,11 @@ class Hub:
         *,
         limits: Limits | None = None,
         clock: Callable[[], float] = time.time,
+        jitter: Callable[[], float] = random.random,
     ) -> None:
+        """``jitter`` gives numbers in [0, 1), for its sessions' pings."""
         self.db = db
+        self.jitter = jitter
         self.clock = clock
         self.limits = limits or Limits()
         self.transcript = transcript
@@ -245,11 +249,18 @@ class Hub:
         self.feed.publish(NodeDisconnected(node_id=session.node_id, reason=reason, at=self.clock()))
 
     async def ready(self, session: Seat, send: list[Task]) -> None:
-        """The handshake is answered: repeat what somebody wants cancelled, then send the tasks that wait."""
+        """The handshake is answered: repeat what somebody wants cancelled, then send the tasks that wait.
+
+        Beside ``send`` these are tasks asked for while it was being answered: nothing could be sent then.
+        """
+        again = {task.task_id for task in send}
+        waiting = []
         for task in await self.db.call(self.tasks.listing, session.node_id):
             if task.cancel_asked is not None and not task.state.over:
                 session.start(self._dispatch.ask_cancel(session, task))
-        await self._dispatch.send_all(session, send)
+            elif task.task_id in again or task.state is TaskState.QUEUED:
+                waiting.append(task)
+        await self._dispatch.send_all(session, waiting)
 
     async def reported(self, session: Seat, status: Status) -> tuple[Task, Verdict]:
         """An agent said what became of a task: kept, then told to whoever watches. Raises ProblemError."""

@@ -59,7 +59,9 @@ class Session:
         # In the order of their start, which is the order of their end: a set's would differ from run to run.
         self._jobs: dict[asyncio.Future[Any], None] = {}
         self._joining: asyncio.Future[Any] | None = None
-        self.peer = Peer(Role.ENDPOINT, reader, writer, self._answer, limits=hub.limits, tap=self._tap)
+        self.peer = Peer(
+            Role.ENDPOINT, reader, writer, self._answer, limits=hub.limits, tap=self._tap, jitter=hub.jitter
+        )
 
     @property
     def node_id(self) -> str:

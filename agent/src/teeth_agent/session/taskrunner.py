@@ -65,11 +65,15 @@ class Job:
     def method(self) -> str:
         return self._log.method
 
+    @property
+    def context(self) -> TaskContext:
+        return self._runner.context_of(self._log)
+
     def run(self) -> None:
         """Do the work here and now, until it is over."""
         self._runner.begun(self._log)
         try:
-            result = self._function(self.params, self._runner.context_of(self._log), self.reporter)
+            result = self._function(self.params, self.context, self.reporter)
         except BaseException as error:  # a thread that ends in silence would be a task that never ends
             self.fail(error)
         else:
