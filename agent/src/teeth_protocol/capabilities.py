@@ -13,11 +13,13 @@ PROTOCOLS = ("v1",)
 RETRY_AFTER = "retry_after"
 ERROR_DETAIL = "error_detail"
 RENEW = "renew"
+PLAN = "plan"
 
 CAPABILITIES: Mapping[str, str] = {
     RETRY_AFTER: 'the phase `prepared` may be answered `{"go": false, "retry_after": S}`: ask again then',
     ERROR_DETAIL: "an error response may carry `detail`",
     RENEW: "the agent gets a new certificate by `enroll` within its session",
+    PLAN: "`decom.disk_erase` with `plan: true` says what it would do and touches nothing",
 }
 
 

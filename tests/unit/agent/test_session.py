@@ -36,7 +36,7 @@ async def test_comes_home_by_digest(endpoint: TlsEndpoint, authority: Authority)
             "macs": ["52:54:00:00:00:01"],
             "tasks": [],
             "protocols": ["v1"],
-            "capabilities": ["retry_after", "error_detail", "renew"],
+            "capabilities": ["retry_after", "error_detail", "renew", "plan"],
             "methods": [],
         }
         assert timings["python"] == 1.235
