@@ -167,6 +167,7 @@ class Conversation:
             return False
         if isinstance(came, End):
             self.ended = True
+            self.wire.close()  # TLS waits for both sides to say so
             self.past.append("< (the connection is closed)")
             if came.unended.strip():
                 raise Wrong(f"it closed in the middle of a line: {_clip(came.unended)}")

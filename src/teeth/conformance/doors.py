@@ -155,9 +155,9 @@ class AgentDoor:
         self._tasks = Tasks()
         self._gone = False
         self._context: ssl.SSLContext | None = None
-        self._authority = Authority(address[0]) if tls else None
+        self._authority = Authority(address[0])
         self.digest = ""
-        if self._authority is not None:
+        if tls:
             self._context = self._authority.context(credential)
             self.digest = self._authority.digest if credential is None else ""
         try:
@@ -191,8 +191,7 @@ class AgentDoor:
 
     def close(self) -> None:
         self._listener.close()
-        if self._authority is not None:
-            self._authority.close()
+        self._authority.close()
 
     def _accept(self, deadline: float, held: frozenset[str]) -> Conversation | None:
         self._listener.settimeout(max(0.01, deadline - time.monotonic()))
@@ -230,12 +229,10 @@ class AgentDoor:
         return False
 
     def _enroll(self, talk: Conversation, command: dict[str, Any]) -> None:
-        answer: dict[str, Any] = {"error": {"code": "unknown_method", "msg": "this listener enrols nobody"}}
-        if self._authority is not None:
-            try:
-                answer = {"result": self._authority.answer(command.get("params") or {})}
-            except ValueError as error:
-                answer = {"error": {"code": "bad_params", "msg": f"params.csr: {error}"}}
+        try:
+            answer: dict[str, Any] = {"result": self._authority.answer(command.get("params") or {})}
+        except ValueError as error:
+            answer = {"error": {"code": "bad_params", "msg": f"params.csr: {error}"}}
         talk.send_line(json.dumps({"version": "v1", "id": command["id"], **answer}))
 
 
