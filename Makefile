@@ -14,11 +14,11 @@ demo: setup ## Take a dirty virtual machine to a landed one and prove it: build/
 	@$(TEETH) demo
 
 test: setup lint types ## Every test: unit, protocol, elements, image, boot
-	@$(PYTEST) -n auto -m "not image and not boot"
-	@$(PYTEST) -m "image or boot"
+	@$(PYTEST) -n auto -m "not image and not boot and not slow"
+	@$(PYTEST) -m "image or boot or slow"
 
 test-fast: setup lint types ## The tests that need no image and no boot (under two minutes)
-	@$(PYTEST) -n auto -m "not image and not boot"
+	@$(PYTEST) -n auto -m "not image and not boot and not slow"
 
 image: setup ## Build the ramdisk: build/ramdisk/{vmlinuz,initramfs,manifest.json}
 	@$(TEETH) image build
