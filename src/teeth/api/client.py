@@ -131,8 +131,10 @@ class Operator:
         while True:
             try:
                 for event in self._stream(path, query, place):
-                    lost, wait, place = 0.0, _FIRST_WAIT, event.id or place
-                    yield event
+                    lost, wait = 0.0, _FIRST_WAIT
+                    if event is not None:
+                        place = event.id or place
+                        yield event
                 why = "the endpoint ended the stream"
             except (httpx.TransportError, Unreachable) as error:
                 why = str(error) or type(error).__name__
@@ -154,7 +156,8 @@ class Operator:
         except TeethError:
             return  # not back yet
 
-    def _stream(self, path: str, query: Mapping[str, Any], place: str) -> Iterator[Event]:
+    def _stream(self, path: str, query: Mapping[str, Any], place: str) -> Iterator[Event | None]:
+        """One connection: None when it is made, then its events."""
         headers = self._headers() | ({"last-event-id": place} if place else {})
         timeout = httpx.Timeout(_SILENCE, connect=10.0)
         with self._http.stream(
@@ -163,6 +166,7 @@ class Operator:
             if response.status_code != 200:
                 response.read()
                 raise _refusal(self._door, response)
+            yield None
             yield from read_events(response.iter_lines())
 
     def _ask(

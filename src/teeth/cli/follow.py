@@ -16,8 +16,8 @@ from rich.text import Text
 from teeth.api.client import Event, Operator
 from teeth.cli.show import clean, console, emit_line, size, span, state
 
-# How a watch ends. 2, 4 and 130 are wrong input, no endpoint, and Ctrl-C.
-COMPLETE, ERROR, UNKNOWN = 0, 1, 3
+# How a watch ends; 2 and 4 are wrong input and no endpoint.
+COMPLETE, ERROR, UNKNOWN, INTERRUPTED = 0, 1, 3, 130
 _PLAIN_EVERY = 10.0  # percent between two lines, where lines cannot be redrawn
 _BAR = 24
 _UNITS = 12  # bars of parts: a machine with more drives than that has the newest shown
@@ -34,7 +34,7 @@ class View(Protocol):
 def watch(door: Operator, task_id: str, *, as_json: bool) -> int:
     """Show a task until it is over, or until nobody knows what became of it. Returns the exit status.
 
-    Ctrl-C stops the watching, says so, and is raised again.
+    Ctrl-C stops the watching and nothing else.
     """
     task: dict[str, Any] = {}
     with open_view(as_json) as view:
@@ -49,7 +49,7 @@ def watch(door: Operator, task_id: str, *, as_json: bool) -> int:
                         break
         except KeyboardInterrupt:
             view.note(f"watching stopped; task {task_id} goes on: teeth task watch {task_id}")
-            raise
+            return INTERRUPTED
     if not as_json:
         console().print(outcome(task))
     assert ended is not None
@@ -86,7 +86,7 @@ def open_view(as_json: bool) -> Iterator[View]:
         yield JsonView()
     elif shown.is_terminal:
         view = LiveView(shown)
-        with Live(get_renderable=view.screen, console=shown, refresh_per_second=4, transient=True):
+        with Live(get_renderable=view.screen, console=shown, refresh_per_second=4):
             yield view
     else:
         yield PlainView(shown)
@@ -132,7 +132,6 @@ class LiveView:
     def __init__(self, shown: Console) -> None:
         self._console = shown
         self._title = Text("")
-        self._line = Text("")
         self._bars = Progress(
             TextColumn("{task.description}", table_column=Column(no_wrap=True, max_width=28)),
             BarColumn(bar_width=_BAR, table_column=Column(min_width=_BAR)),
@@ -148,7 +147,7 @@ class LiveView:
         self._parts: dict[str, Any] = {}
 
     def screen(self) -> Group:
-        return Group(self._title, self._bars, self._line)
+        return Group(self._title, self._bars)
 
     def moved(self, event: dict[str, Any]) -> None:
         self._bars.update(
@@ -157,13 +156,13 @@ class LiveView:
         self._part(event["fields"])
 
     def whole(self, task: dict[str, Any]) -> None:
+        percent = 100 if task["state"] == "complete" else task["percent"]
         name = f"{clean(task['method'])} on {clean(task['node'])}"
         self._title = Text.assemble((name, "bold"), f"  {clean(task['task_id'])}")
-        self._bars.update(self._whole, completed=task["percent"], description=task["state"])
+        self._bars.update(self._whole, completed=percent, description=task["state"])
 
     def note(self, text: str) -> None:
-        self._line = Text(text, "yellow")
-        self._console.print(self._line)
+        self._console.print(Text(text, "yellow"), soft_wrap=True)
 
     def _part(self, fields: dict[str, Any]) -> None:
         unit, percent = fields.get("unit"), fields.get("unit_percent")
@@ -172,7 +171,7 @@ class LiveView:
         if unit not in self._parts:
             if len(self._parts) >= _UNITS:
                 self._bars.remove_task(self._parts.pop(next(iter(self._parts))))
-            self._parts[unit] = self._bars.add_task(_plain(f"  {unit}"), total=100, detail="")
+            self._parts[unit] = self._bars.add_task(_plain(f"· {unit}"), total=100, detail="")
         self._bars.update(self._parts[unit], completed=percent)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 import click
@@ -10,6 +11,7 @@ from teeth.cli.door import AS_JSON, operator
 from teeth.cli.show import ago, cell, clean, emit, facts, table
 from teeth.errors import UsageError
 
+_ID = re.compile(r"[0-9a-f]{8,64}")
 _STATES = {"open": "green", "burnt": "dim", "expired": "yellow"}
 
 
@@ -85,7 +87,7 @@ def list_grants(as_json: bool) -> None:
 @AS_JSON
 def withdraw(grant_id: str, as_json: bool) -> None:
     """Close an open grant before its time."""
-    if not grant_id.isalnum():
+    if not _ID.fullmatch(grant_id):
         raise UsageError(f"{grant_id[:64]!r} is no grant", hint="teeth grant list shows what there is")
     with operator() as door:
         closed = door.delete(f"/v1/grants/{grant_id}")

@@ -61,7 +61,7 @@ def state(task: dict[str, Any]) -> Text:
 
 def table(columns: Sequence[str], rows: Iterable[Sequence[Text]], *, empty: str) -> None:
     """A table, or one line when there is nothing to show."""
-    shown = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    shown = Table(box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False)
     for column in columns:
         shown.add_column(column, overflow="fold")
     for row in rows:

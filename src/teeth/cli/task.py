@@ -151,7 +151,7 @@ def show(task_id: str, as_json: bool) -> None:
                 cell(when(event["at"])), cell(event["state"]), cell(f"{event['percent']:.0f}"),
                 cell(event["step"]), cell(event["phase"]), cell(event["code"]),
             )
-            for event in found["events"][-_SHOWN_EVENTS:]
+            for event in turns(found["events"])[-_SHOWN_EVENTS:]
         ),
         empty="no history",
     )  # fmt: skip
@@ -198,6 +198,18 @@ def settle(task_id: str, end: str | None, msg: str, as_json: bool) -> None:
 def release(task_id: str, as_json: bool) -> None:
     """Let a task that was asked with --hold go on."""
     _act(task_id, "release", None, as_json)
+
+
+def turns(events: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Of a history, where something else began, and its newest entry: not every percent."""
+    kept = []
+    before: tuple[Any, ...] = ()
+    for event in events:
+        now = tuple(event[name] for name in ("state", "step", "phase", "code"))
+        if now != before:
+            kept.append(event)
+        before = now
+    return kept if not events or kept[-1] is events[-1] else [*kept, events[-1]]
 
 
 def _act(task_id: str, act: str, body: dict[str, Any] | None, as_json: bool) -> None:
