@@ -6,19 +6,17 @@ import dataclasses
 import enum
 import hashlib
 import json
-import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 from teeth.endpoint.secrets import redact
 from teeth_protocol.errors import ProblemError
-from teeth_protocol.fields import FieldError, Fields
-from teeth_protocol.messages import valid_id
+from teeth_protocol.fields import FieldError
+from teeth_protocol.shape import read
+from teeth_protocol.wire.tasks import TASK_STATUS, Complete, Failed, Phase
 
-_MAX_WORD = 64
 _MAX_MSG = 4096
-_MAX_ETA = 10 * 365 * 86400.0  # anything longer is not an estimate
 # Whatever is not known to leave the drives as they are is taken to change them.
 _HARMLESS = frozenset({"decom.qc"})
 
@@ -122,30 +120,24 @@ def json_digest(value: Any) -> str:
 def parse_status(params: Mapping[str, Any]) -> Status:
     """Read a ``task_status``. Raises ProblemError bad_params naming the member."""
     try:
-        fields = Fields(params)
-        task_id = fields.text("task_id", max_length=128)
-        if not valid_id(task_id):
-            raise FieldError("params.task_id: not a task id")
-        state = fields.choice("state", ("running", "error", "complete"))
-        outcome = "detail" if state == "error" else "result"
-        result = fields.object(outcome, optional=True)
-        extra = fields.object("fields", optional=True)
-        return Status(
-            task_id=task_id,
-            state=TaskState(state),
-            digest=json_digest(dict(params)),
-            seq=fields.integer("seq", None),
-            percent=_bounded(fields.number("percent", None), "percent", 100.0),
-            eta=_bounded(fields.number("eta", None), "eta", _MAX_ETA),
-            step=_word(params.get("step")),
-            phase=_word(params.get("phase")),
-            code=_word(params.get("code")) or ("unspecified" if state == "error" else ""),
-            msg=fields.text("msg", max_length=1 << 20)[:_MAX_MSG] if state == "error" else "",
-            result=None if result is None else redact(params[outcome]),
-            fields={} if extra is None else redact(params["fields"]),
-        )
+        said = read(TASK_STATUS, params)
     except FieldError as error:
         raise ProblemError("bad_params", str(error)) from error
+    status = Status(
+        task_id=said.task_id, state=TaskState(said.state), digest=json_digest(dict(params)), seq=said.seq
+    )
+    match said:
+        case Failed():
+            return dataclasses.replace(
+                status, code=said.code or "unspecified", msg=said.msg, result=redact(said.detail)
+            )
+        case Complete():
+            return dataclasses.replace(status, percent=said.percent, eta=said.eta, result=redact(said.result))
+        case Phase():
+            status = dataclasses.replace(status, phase=said.phase)
+    return dataclasses.replace(
+        status, percent=said.percent, eta=said.eta, step=said.step, fields=redact(said.fields)
+    )
 
 
 def report(task: Task, status: Status, now: float) -> tuple[Task, Verdict]:
@@ -157,7 +149,8 @@ def report(task: Task, status: Status, now: float) -> tuple[Task, Verdict]:
     if task.final_digest is not None and status.digest == task.final_digest:
         return task, Verdict.REPEATED
     old = status.seq is not None and status.seq <= task.seq
-    if task.state.over:
+    # Also one whose agent said complete and whose landing is awaited: the agent has had its last word.
+    if task.state.over or task.final_digest is not None:
         if old:
             return task, Verdict.STALE
         raise ProblemError("task_finished", f"task {task.task_id} is over ({task.state})")
@@ -274,6 +267,18 @@ def silent(task: Task, now: float) -> Task:
     return _unknown(task, "silence", "the machine has not been heard of for too long", now)
 
 
+def forgotten(task: Task, now: float) -> Task:
+    """Its node is to be forgotten: what was never sent is over, of all else nobody will ever say more."""
+    if task.state is TaskState.QUEUED and task.boot_id is None:
+        return _finish(
+            dataclasses.replace(
+                task, state=TaskState.ERROR, updated=now, code="node_forgotten", msg="its node was forgotten"
+            ),
+            now,
+        )
+    return task if task.state.over else _unknown(task, "node_forgotten", "its node was forgotten", now)
+
+
 def reconnected(task: Task, *, boot_id: str, listed: frozenset[str] | None, now: float) -> tuple[Task, bool]:
     """A session began. Returns the task and whether the command is to be sent (again).
 
@@ -326,15 +331,3 @@ def _finish(task: Task, now: float) -> Task:
     if not task.state.over:
         return task
     return dataclasses.replace(task, finished=now, eta=0.0 if task.state is TaskState.COMPLETE else None)
-
-
-def _bounded(value: float | None, name: str, most: float) -> float | None:
-    if value is None:
-        return None
-    if not math.isfinite(value) or value < 0:
-        raise FieldError(f"params.{name}: expected 0 or more")
-    return min(float(value), most)
-
-
-def _word(value: object) -> str:
-    return value[:_MAX_WORD] if isinstance(value, str) else ""
