@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-import binascii
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -242,7 +241,7 @@ def _files(drive: Fields) -> tuple[DriveFile, ...]:
             raise FieldError(f"{one.path}.content_b64: expected base64 text")
         try:
             files.append(DriveFile(path=path, content=base64.b64decode(content, validate=True)))
-        except binascii.Error as error:
+        except ValueError as error:  # binascii.Error is one; letters beyond ASCII raise a plain one
             # Not the cause's own text: it may quote what it could not read.
             raise FieldError(f"{one.path}.content_b64: expected base64 text") from error
     return tuple(files)
