@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
 import ssl
 import time
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
@@ -19,7 +20,7 @@ from teeth.boot.grants import Claim as GrantClaim
 from teeth.boot.images import ImageFile
 from teeth.boot.ipxe import BootTarget, command_line, write_first_hop
 from teeth.endpoint import ca
-from teeth.endpoint.clientcert import ClientSigner
+from teeth.endpoint.clientcert import LIFETIME, ClientSigner
 from teeth.endpoint.database import Database
 from teeth.endpoint.dispatch import Seat
 from teeth.endpoint.enrol import Claim, Registrar
@@ -56,6 +57,7 @@ class EndpointConfig:
     ``listen``     where agents dial (TLS); ``boot``: plain HTTP; ``landing``: HTTPS.
     ``advertise``  the host by which machines reach us, when that is not the address we listen on.
     ``names``      further names and addresses for the certificate.
+    ``certificate_lifetime``  of a client certificate, in seconds.
     ``ramdisk``    folder with vmlinuz and initramfs, None when nothing is booted from here.
     """
 
@@ -68,6 +70,7 @@ class EndpointConfig:
     ramdisk: Path | None = None
     images: tuple[ImageFile, ...] = ()
     kernel_arguments: tuple[str, ...] = _KERNEL_ARGUMENTS
+    certificate_lifetime: float = LIFETIME
     transcript: Path | None = None
     log: Path | None = None
 
@@ -215,6 +218,13 @@ class Endpoint:
     async def nodes(self) -> list[Node]:
         return await self._hub.db.call(self._hub.nodes.listing)
 
+    async def forget_node(self, node_id: str, *, force: bool = False) -> None:
+        """Let the node's id go: its session ends, its certificates open nothing, another machine may enrol
+        under it. What is known of the node goes with it, its tasks stay on record. Raises TeethError when
+        there is none, or when tasks of it are open (see Hub.forget for what ``force`` makes of them)."""
+        remove = functools.partial(self._registrar.forget, force=force)
+        await self._hub.forget(node_id, remove, force=force)
+
     async def logs(self, node_id: str) -> list[dict[str, Any]]:
         return await self._hub.db.call(self._hub.nodes.logs, node_id)
 
@@ -266,7 +276,8 @@ class Endpoint:
         transcript = enter(contextlib.closing(Transcript(config.transcript)))
         self._grants = GrantBook(db.engine)
         self._pages = Pages(db.engine)
-        self._registrar = Registrar(db.engine, _Tokens(self._grants), ClientSigner(self._authority))
+        signer = ClientSigner(self._authority, lifetime=config.certificate_lifetime)
+        self._registrar = Registrar(db.engine, _Tokens(self._grants), signer)
         self._hub = Hub(SqlStores(db), self._registrar.admit, transcript)
         self._stack.push_async_callback(self._hub.close)
         await self._hub.recover()

@@ -14,6 +14,9 @@ from teeth.endpoint.clientcert import key_digest, read_csr
 from teeth.endpoint.hello import Hello, normal_macs
 from teeth.endpoint.identity import PeerIdentity
 from teeth.endpoint.machines import Machine, MachineStore
+from teeth.endpoint.schema import logs, nodes, sessions, tasks
+from teeth.endpoint.taskstate import TaskState
+from teeth.errors import TeethError
 from teeth_protocol.errors import ProblemError
 from teeth_protocol.fields import FieldError
 from teeth_protocol.messages import valid_id
@@ -118,6 +121,21 @@ class Registrar:
             with self._engine.begin() as connection:
                 self._require_current(connection, identity)
 
+    def forget(self, node_id: str, *, force: bool = False) -> None:
+        """Take a node, its owner, its certificates and its log from the store; tasks stay on record.
+
+        Raises TeethError when there is no such node, or (unless ``force``) when tasks of it are open.
+        """
+        with self._engine.begin() as connection:
+            known = connection.execute(sa.select(nodes.c.node_id).where(nodes.c.node_id == node_id)).first()
+            if known is None and self._machines.load(connection, node_id) is None:
+                raise TeethError(f"there is no node {node_id[:128]}")
+            if not force:
+                _require_no_open_task(connection, node_id)
+            self._machines.release(connection, node_id)
+            for table in (sessions, logs, nodes):
+                connection.execute(table.delete().where(table.c.node_id == node_id))
+
     # --- inside
 
     def _first(self, claim: Claim) -> dict[str, Any]:
@@ -162,3 +180,14 @@ class Registrar:
         if hello.token is None:
             raise ProblemError("not_enrolled", "this connection shows no client certificate: enroll first")
         self._tokens.burn_for_boot(hello.token, boot_id=hello.boot_id, macs=frozenset(hello.macs))
+
+
+def _require_no_open_task(connection: sa.Connection, node_id: str) -> None:
+    over = [state.value for state in TaskState if state.over]
+    query = sa.select(tasks.c.task_id).where(tasks.c.node_id == node_id, tasks.c.state.not_in(over))
+    waiting = connection.execute(query.order_by(tasks.c.created)).scalars().all()
+    if waiting:
+        raise TeethError(
+            f"{len(waiting)} of the tasks of node {node_id} are not over, {waiting[0]} for one",
+            hint="cancel or settle them first, or forget it by force",
+        )

@@ -187,6 +187,24 @@ class Hub:
         self._publish(task)
         return task
 
+    async def forget(self, node_id: str, remove: Callable[[str], None], *, force: bool) -> None:
+        """End a node's session and let ``remove`` (which blocks) take what is known of it from the store.
+
+        ``force``: although tasks of it are open. Those that were never sent end with an error, whatever else
+        it was asked becomes unknown: nobody is left to say what it did. What ``remove`` raises comes out.
+        """
+        async with self._joining:
+            if force:
+                for task in await self.db.call(self.tasks.change_open, node_id, taskstate.forgotten):
+                    self._publish(task)
+            await self.db.call(remove, node_id)
+            session = self._sessions.pop(node_id, None)
+        note(_log, logging.INFO, "node forgotten", node=node_id)
+        if session is not None:
+            session.peer.fatal("not_enrolled: this node was forgotten")
+            reason = "it was forgotten"
+            self.feed.publish(NodeDisconnected(node_id=node_id, reason=reason, at=self.clock()))
+
     async def release(self, task_id: str) -> None:
         """Lift a task's hold: when it is prepared it may go."""
         task, moved = await self.db.call(self.tasks.change, task_id, taskstate.released)
@@ -239,10 +257,12 @@ class Hub:
 
     async def left(self, session: Seat, reason: str) -> None:
         """A session is over."""
+        newest = self._sessions.get(session.node_id) is session
+        if newest:  # first of all: whatever becomes of the rest, nothing is sent to it any more
+            del self._sessions[session.node_id]
         await self.db.call(self.nodes.close_session, session.session_id, reason)
-        if self._sessions.get(session.node_id) is not session:
+        if not newest or session.node_id in self._sessions:
             return
-        del self._sessions[session.node_id]
         for task in await self.db.call(self.tasks.change_open, session.node_id, taskstate.disconnected):
             self._publish(task)
         note(_log, logging.INFO, "node disconnected", node=session.node_id, reason=reason)

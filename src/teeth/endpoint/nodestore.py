@@ -71,7 +71,9 @@ class NodeStore:
         with self._engine.begin() as connection:
             where = sessions.c.id == session_id
             connection.execute(sessions.update().where(where).values(closed=now, reason=reason[:1024]))
-            node_id = connection.execute(sa.select(sessions.c.node_id).where(where)).scalar_one()
+            node_id = connection.execute(sa.select(sessions.c.node_id).where(where)).scalar_one_or_none()
+            if node_id is None:
+                return  # the node was forgotten meanwhile
             connection.execute(nodes.update().where(nodes.c.node_id == node_id).values(last_seen=now))
 
     def close_stale_sessions(self) -> None:

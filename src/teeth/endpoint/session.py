@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import collections
 import dataclasses
 import logging
 from collections.abc import Awaitable, Mapping
@@ -24,7 +25,8 @@ from teeth_stream import Peer, Reader, RemoteError, Writer
 
 _log = logging.getLogger(__name__)
 _INVENTORY_TIMEOUT = 60.0  # reading every disk's identity may wait for a disk that spins up
-_MAX_ENROLMENTS = 4  # a connection; an honest agent needs the time, a certificate and perhaps one repetition
+# Of one connection, within an hour. An honest agent needs the time, a certificate and perhaps a repetition.
+_MAX_ENROLMENTS, _ENROLMENTS_WITHIN = 4, 3600.0
 _CERTIFICATE_LOOK = 60.0
 _HOLD_POLL = 5.0  # seconds after which a prepared machine that is held asks again
 T = TypeVar("T")
@@ -48,7 +50,7 @@ class Session:
         """``identity``: by the client certificate, None without. ``plain``: on the development listener."""
         self._hub = hub
         self._registrar = enrol
-        self._enrolments = 0
+        self._enrolments: collections.deque[float] = collections.deque(maxlen=_MAX_ENROLMENTS)
         self.identity = identity
         self.plain = plain
         self._number = number
@@ -122,8 +124,10 @@ class Session:
         try:
             answer, send = await asyncio.shield(self._joining)
         except ProblemError as error:
-            self._note_refusal("handshake refused", hello.node_id, error.problem)
-            raise
+            problem = error.problem
+            self._note_refusal("handshake refused", hello.node_id, problem)
+            # A fatal_error is a text alone: its first word is for programs.
+            raise ProblemError(problem.code, f"{problem.code}: {problem.msg}") from error
         # These begin when this coroutine has returned and the answer is written: not before it is ready.
         self.start(self._hub.ready(self, send))
         self.start(self._ask_inventory())
@@ -136,10 +140,7 @@ class Session:
 
     async def _enroll(self, params: Mapping[str, Any]) -> dict[str, Any]:
         """A certificate for a stranger's token, or a new one for this session's own node and boot."""
-        self._enrolments += 1
-        if self._enrolments > _MAX_ENROLMENTS:
-            self.peer.fatal("too many enrolments on one connection")
-            raise ProblemError("busy", "too many enrolments on one connection")
+        self._count_enrolment()
         if asks_time(params):
             return {"time": self._hub.clock()}
         renewal = self.hello is not None
@@ -158,6 +159,15 @@ class Session:
         if renewal and self.identity is not None:
             self.identity = dataclasses.replace(self.identity, not_after=answer["not_after"])
         return answer
+
+    def _count_enrolment(self) -> None:
+        """Ends a connection that asks too often; a session of days renews now and then, and may."""
+        now = asyncio.get_running_loop().time()
+        full = len(self._enrolments) == _MAX_ENROLMENTS
+        if full and now - self._enrolments[0] < _ENROLMENTS_WITHIN:
+            self.peer.fatal("busy: too many enrolments on one connection")
+            raise ProblemError("busy", "too many enrolments on one connection")
+        self._enrolments.append(now)
 
     def _note_refusal(self, event: str, node_id: str, problem: Problem) -> None:
         note(_log, logging.WARNING, event, node=node_id, peer=self.address, code=problem.code)
@@ -215,3 +225,5 @@ class Session:
         self._jobs.pop(task, None)
         if not task.cancelled() and (error := task.exception()) is not None:
             _log.error("a job of node %s failed", self.node_id, exc_info=error)
+            # What it should have done (a task to be sent) is done on the next session, and not before.
+            self.peer.hang_up()
