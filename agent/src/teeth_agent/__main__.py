@@ -9,19 +9,22 @@ import os
 import sys
 import time
 import traceback
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from teeth_agent import config, netlink, tasks
-from teeth_agent.config import Config, ConfigError
+from teeth_agent import config, netlink, run, tasks
+from teeth_agent.config import Config
 from teeth_agent.errors import AgentError
 from teeth_agent.inventory import machine
 from teeth_agent.network.bring_up import Network, network
+from teeth_agent.run import Orphans
 from teeth_agent.session.clock import SystemClock
 from teeth_agent.session.console import Console
 from teeth_agent.session.dial import TlsDialer
 from teeth_agent.session.enrol import FileKeys
 from teeth_agent.session.home import Home, Identity
+from teeth_agent.session.journal import FileJournal
 from teeth_agent.session.spool import LogSpool
 from teeth_agent.session.taskrunner import TaskRunner
 from teeth_agent.session.watchdog import last_words, watching
@@ -41,67 +44,81 @@ def _process_start() -> float:
     return ticks / os.sysconf("SC_CLK_TCK")
 
 
-async def _serve(
-    settings: Config, console: Console, spool: LogSpool, clock: SystemClock, timings: dict[str, float]
-) -> None:
-    boot = machine.boot_id(_ROOT)
-    keys = FileKeys(_ROOT / _FOLDER, boot_id=boot)
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Parts:
+    """What one life of the agent is put together from. ``timings``: seconds since the kernel began."""
+
+    settings: Config
+    console: Console
+    spool: LogSpool
+    clock: SystemClock
+    boot_id: str
+    keys: FileKeys
+    orphans: Orphans
+    timings: dict[str, float]
+
+
+async def _serve(parts: _Parts) -> None:
+    console = parts.console
     with watching(_ROOT / _REPORT):
-        # The key is made while the network comes up: on a slow machine it would be a second of waiting.
-        making = asyncio.create_task(_make_key(keys))
-        async with network(settings.boot_mac, console.problem) as net:
-            timings["network"] = time.monotonic()
+        preparing = asyncio.create_task(_prepare(parts))
+        async with network(parts.settings.boot_mac, console.problem) as net:
+            parts.timings["network"] = time.monotonic()
             console.say(f"network {net.link.name} {net.lease.address}/{net.lease.prefix_length}")
-            home = await _home(settings, console, spool, clock, keys, net, timings)
-            await making
+            await preparing
+            home = await _home(parts, net)
             await home.run()
 
 
-async def _make_key(keys: FileKeys) -> None:
+async def _prepare(parts: _Parts) -> None:
+    """While the network comes up: end what an earlier process has left, then make the key.
+
+    In this order, as the tool that makes the key would else be taken for one of those.
+    """
+    await asyncio.to_thread(parts.orphans.end)
     with contextlib.suppress(AgentError):  # asked for again, and told of, when it is needed
-        await keys.csr()
+        await parts.keys.csr()
 
 
-async def _home(
-    settings: Config,
-    console: Console,
-    spool: LogSpool,
-    clock: SystemClock,
-    keys: FileKeys,
-    net: Network,
-    timings: dict[str, float],
-) -> Home:
+async def _home(parts: _Parts, net: Network) -> Home:
+    settings, console, spool = parts.settings, parts.console, parts.spool
     links = await netlink.links()
     macs = [net.link.mac, *(link.mac for link in links if link.kind == "" and link.mac != net.link.mac)]
-    boot = machine.boot_id(_ROOT)
-    context = TaskContext(boot_id=boot, state=SharedState())
+    runner = TaskRunner(
+        TaskContext(boot_id=parts.boot_id, state=SharedState()),
+        spool,
+        tasks.load,
+        console.say,
+        journal=FileJournal(_ROOT / _FOLDER / "tasks.jsonl"),
+        blocked=parts.orphans.blocked,
+    )
     return Home(
         settings,
         Identity(
             node_id=machine.node_id(_ROOT, macs),
-            boot_id=boot,
+            boot_id=parts.boot_id,
             macs=tuple(macs),
             uuid=machine.system_uuid(_ROOT),
-            timings=timings,
+            timings=parts.timings,
         ),
-        TaskRunner(context, spool, tasks.load, console.say),
+        runner,
         spool,
         console,
         dialer=TlsDialer(
-            ca_digest=settings.ca_digest, ca_file=settings.ca_file, clock=clock, say=console.say
+            ca_digest=settings.ca_digest, ca_file=settings.ca_file, clock=parts.clock, say=console.say
         ),
-        keys=keys,
+        keys=parts.keys,
         served=tasks.SERVED,
         inventory=lambda: asyncio.to_thread(_inventory, settings),
-        status=lambda: asyncio.to_thread(_status, settings, boot, clock, net),
+        status=lambda: asyncio.to_thread(_status, parts, net),
     )
 
 
-def _status(settings: Config, boot: str, clock: SystemClock, net: Network) -> dict[str, Any]:
-    links = asyncio.run(netlink.links())
+def _status(parts: _Parts, net: Network) -> dict[str, Any]:
+    settings, links = parts.settings, asyncio.run(netlink.links())
     return {
-        **machine.status(_ROOT, version=settings.version, ramdisk=settings.ramdisk, boot=boot),
-        "clock": {"stepped": clock.stepped},
+        **machine.status(_ROOT, version=settings.version, ramdisk=settings.ramdisk, boot=parts.boot_id),
+        "clock": {"stepped": parts.clock.stepped},
         "network": machine.addresses(links, {net.link.index: net.lease.address}),
     }
 
@@ -126,9 +143,13 @@ def main() -> int:
     logging.getLogger("pyroute2").setLevel(logging.WARNING)
     console = Console()
     timings = {"process": _process_start(), "python": time.monotonic()}
+    boot_id = machine.boot_id(_ROOT)
+    run.mark_tools(boot_id)
     try:
         settings = config.load(_ROOT)
-    except ConfigError as error:
+        keys = FileKeys(_ROOT / _FOLDER, boot_id=boot_id)
+        keys.prepare_folder()
+    except AgentError as error:
         console.problem(error.code, str(error))
         return _EXIT_CONFIG
     clock = SystemClock(settings.built)
@@ -136,10 +157,20 @@ def main() -> int:
     console.say(f"agent {settings.version}, ramdisk {settings.ramdisk[:12]}")
     if (words := last_words(_ROOT / _REPORT)) is not None:
         logging.getLogger(__name__).error("an earlier process of this boot was ended: %s", words)
+    parts = _Parts(
+        settings=settings,
+        console=console,
+        spool=spool,
+        clock=clock,
+        boot_id=boot_id,
+        keys=keys,
+        orphans=Orphans(boot_id),
+        timings=timings,
+    )
     try:
-        asyncio.run(_serve(settings, console, spool, clock, timings))
+        asyncio.run(_serve(parts))
     except Exception as error:
-        # Nobody but the console hears it: the supervisor starts the agent anew, with an empty memory.
+        # Nobody but the console hears it: the supervisor starts the agent anew.
         place = traceback.extract_tb(error.__traceback__)[-1]
         where = f"{Path(place.filename).name}:{place.lineno}"
         console.problem("internal", f"the agent failed: {type(error).__name__}: {error} ({where})")

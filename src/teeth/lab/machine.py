@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
 from uuid import UUID
 
@@ -43,7 +44,8 @@ class DiskBoot:
 class Machine:
     """One machine. Sizes: ``memory`` in MiB. ``uuid`` and ``serial`` are what DMI tells the guest.
 
-    With ``restart`` off, a guest's reset ends QEMU instead of running the firmware again.
+    With ``restart`` off, a guest's reset ends QEMU instead of running the firmware again. ``rtc`` is what its
+    battery-backed clock says at the start, in UTC; None: the right time.
     """
 
     name: str
@@ -58,6 +60,7 @@ class Machine:
     nics: tuple[Nic, ...] = ()
     disks: tuple[VirtualDisk, ...] = ()
     restart: bool = True
+    rtc: datetime | None = None
     extra: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
@@ -105,6 +108,7 @@ def qemu_argv(
         # Without graphics the firmware uses the serial line as its screen.
         *("-machine", "q35,graphics=off", "-smp", str(machine.cpus), "-m", str(machine.memory)),
         *_identity(machine),
+        *(("-rtc", f"base={machine.rtc:%Y-%m-%dT%H:%M:%S}") if machine.rtc else ()),
         *_firmware(machine, uefi),
         *("-chardev", f"socket,id=qmp,fd={channels.qmp}", "-mon", "chardev=qmp,mode=control"),
         *("-chardev", f"socket,id=console,fd={channels.console},logfile={_escape(str(channels.raw_log))}"),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import os
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 from uuid import UUID
@@ -102,6 +103,12 @@ def test_uefi_code_is_read_only_and_variables_are_not() -> None:
         "if=pflash,format=raw,file=/f/code.fd,readonly=on",
         "if=pflash,format=raw,file=/run/vars.fd",
     ]
+
+
+def test_the_clock_may_be_wrong() -> None:
+    words = argv(machine(rtc=datetime(1970, 1, 1, 0, 0, 5)))
+    assert words[words.index("-rtc") + 1] == "base=1970-01-01T00:00:05"
+    assert "-rtc" not in argv(machine())
 
 
 @pytest.mark.parametrize(("restart", "present"), [(True, False), (False, True)])

@@ -86,6 +86,14 @@ class FileKeys:
     def now(self) -> float:
         return self._now()
 
+    def prepare_folder(self) -> None:
+        """Make the folder, or close it to others. Raises AgentError."""
+        try:
+            self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+            self._folder.chmod(0o700)
+        except OSError as error:
+            raise AgentError(f"{self._folder} cannot be made: {error.strerror}", code="no_key") from None
+
     async def load(self) -> Credential | None:
         return await asyncio.to_thread(self._load)
 
@@ -99,7 +107,7 @@ class FileKeys:
         """One key for the whole boot: an answer that was lost is asked for again with the same one."""
         with self._guard:
             if self._request is None:
-                self._prepare_folder()
+                self.prepare_folder()
                 if not self._files.key.exists() or (request := self._request_for_key()) is None:
                     self._make_key()
                     request = openssl.request(str(self._files.key), _SUBJECT)
@@ -150,13 +158,6 @@ class FileKeys:
             _log.warning("the certificate of an earlier process is not usable: %s", error)
             return None
         return Credential(handle=self._files, issued=issued, lasts=lasts)
-
-    def _prepare_folder(self) -> None:
-        try:
-            self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-            self._folder.chmod(0o700)
-        except OSError as error:
-            raise AgentError(f"{self._folder} cannot be made: {error.strerror}", code="no_key") from None
 
 
 def _write_private(path: Path, text: str) -> None:
