@@ -28,10 +28,10 @@ def statuses(draw: st.DrawFn) -> Status:
         "seq": draw(numbers),
         "percent": draw(st.none() | st.floats(0, 120)),
         "eta": draw(st.none() | st.floats(0, 1e12)),
-        "phase": draw(st.sampled_from([None, "prepared", "leaving", "other"]))
-        if state == "running"
-        else None,
     }
+    phase = draw(st.sampled_from(["", "prepared", "leaving", "other"]))
+    if state == "running" and phase:
+        params["phase"] = phase
     if state == "error":
         params |= {
             "msg": "no",

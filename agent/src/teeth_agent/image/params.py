@@ -186,13 +186,17 @@ def _hint(hints: Fields, key: str) -> Hint:
     if isinstance(value, Mapping):
         condition = Fields(value, path)
         op, value, where = condition.choice("op", _OPERATORS), condition.raw("value"), f"{path}.value"
-    if not isinstance(value, kind) or (kind is int and isinstance(value, bool)):
+    if not isinstance(value, kind) or (kind is int and (isinstance(value, bool) or _negative(value))):
         words = {str: "a string", int: "a whole number of bytes", bool: "true or false"}[kind]
         raise FieldError(f"{where}: expected {words}")
     if kind is not int and op not in ("==", "!="):
         raise FieldError(f"{path}.op: {op} needs a number")
     assert isinstance(value, str | int)
     return Hint(key=key, op=op, value=value)
+
+
+def _negative(value: object) -> bool:
+    return isinstance(value, int) and value < 0
 
 
 def _run(params: Fields) -> RunParams:
