@@ -1,7 +1,7 @@
-"""One whole agent in a process of its own, for tests that kill it: the real session, enrolment, task runner and
-journal. Only the work is a test's: it notes every beginning and end in a file, so that a second one shows.
+"""One whole agent in a process of its own, for tests that kill it.
 
-    python agent_process.py --endpoint 127.0.0.1:PORT --ca FILE --token FILE --run FOLDER --effects FILE --boot ID
+The session, enrolment, task runner and journal are the real ones. Only the work is a test's: it notes every
+beginning and end in a file, so that a second one shows.
 """
 
 from __future__ import annotations

@@ -31,8 +31,11 @@ class Broken(AssertionError):
 
 @dataclass(slots=True)
 class Outcome:
-    """What became of it all. ``at_work``: kills that fell while a task was being worked on; ``lost``: task ids
-    without an end; ``doubled``: begun or ended twice; ``lies``: called complete and not done."""
+    """What became of it all.
+
+    ``at_work``: kills that fell while a task was being worked on; ``lost``: task ids without an end;
+    ``doubled``: begun or ended twice; ``lies``: called complete and not done.
+    """
 
     at_work: int = 0
     unknown: int = 0
