@@ -207,7 +207,7 @@ LARGE: dict[str, tuple[bytes, str | None, str]] = {
         None,
         "members count alike",
     ),
-    "depth.200000_open_lists": (b"[" * 200_000, "deeper", "deeper than a C stack"),
+    "depth.200000_open_lists": (b"[" * 200_000, "than", "deeper than a C stack, more than may be"),
     "depth.closed_and_opened": (b"[]" * 50_000, "", "documents in a row"),
     "string.backslashes": (b'"' + b"\\\\" * 120_000 + b'"', None, "a scan that goes back and forth is slow"),
     "string.unended_backslashes": (b'"' + b"\\" * 240_001, "JSON", "a scan that goes back is slow"),
