@@ -340,10 +340,6 @@ class _Tokens:
         with _refusals():
             return self._grants.burn(connection, token, shown)
 
-    def burn_for_boot(self, token: str, *, boot_id: str, macs: frozenset[str]) -> None:
-        with _refusals():
-            self._grants.burn_for_boot(token, boot_id=boot_id, macs=macs)
-
 
 @contextlib.contextmanager
 def _refusals() -> Iterator[None]:

@@ -181,24 +181,6 @@ class GrantBook:
         )  # fmt: skip
         return True
 
-    def burn_for_boot(self, token: str, *, boot_id: str, macs: frozenset[str]) -> None:
-        """Spend the token on one boot, however often that shows it. Raises GrantRefused."""
-        where = _grants.c.token_hash == _hash(token)
-        now = self._clock()
-        with self._engine.begin() as connection:
-            row = connection.execute(sa.select(_grants).where(where)).one_or_none()
-            if row is None:
-                raise GrantRefused("token_unknown", "this join token was never given out, or was withdrawn")
-            if row.mac is not None and row.mac not in macs:
-                raise GrantRefused("token_other_node", "this join token was given to another machine")
-            if row.burnt is not None:
-                if row.boot_id == boot_id and row.spki is None:
-                    return
-                raise GrantRefused("token_burnt", "this join token was already used by another boot")
-            if row.expires <= now:
-                raise GrantRefused("token_expired", "this join token has expired")
-            connection.execute(_grants.update().where(where).values(burnt=now, boot_id=boot_id, token=None))
-
     def listing(self) -> list[GrantRecord]:
         """Every grant that is remembered, newest first, without tokens."""
         now = self._clock()

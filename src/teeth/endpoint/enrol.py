@@ -34,13 +34,13 @@ class Signer(Protocol):
 
 
 class Tokens(Protocol):
-    """Whoever gave the join tokens out. Both raise ProblemError when the token opens nothing."""
+    """Whoever gave the join tokens out."""
 
     def burn(self, connection: sa.Connection, token: str, claim: Claim) -> bool:
-        """Spend it on one key of one boot, inside the caller's transaction; False for a repetition."""
+        """Spend it on one key of one boot, inside the caller's transaction; False for a repetition.
 
-    def burn_for_boot(self, token: str, *, boot_id: str, macs: frozenset[str]) -> None:
-        """Spend it on one boot."""
+        Raises ProblemError when it opens nothing.
+        """
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -109,12 +109,12 @@ class Registrar:
     def admit(self, hello: Hello, identity: PeerIdentity | None) -> None:
         """Whether this handshake may become a session.
 
-        Raises ProblemError: not_enrolled, wrong_identity, stale_boot, node_claimed, token_*.
+        Raises ProblemError: not_enrolled, wrong_identity, stale_boot, node_claimed.
         """
         if hello.plain:
             self._admit_plain(hello)
         elif identity is None:
-            self._admit_token(hello)
+            raise ProblemError("not_enrolled", "this connection shows no client certificate: enroll first")
         elif (hello.node_id, hello.boot_id) != (identity.node_id, identity.boot_id):
             raise ProblemError("wrong_identity", "the certificate names another node or boot")
         else:
@@ -175,11 +175,6 @@ class Registrar:
         with self._engine.begin() as connection:
             if self._machines.load(connection, hello.node_id) is not None:
                 raise ProblemError("node_claimed", "this id belongs to an enrolled machine")
-
-    def _admit_token(self, hello: Hello) -> None:
-        if hello.token is None:
-            raise ProblemError("not_enrolled", "this connection shows no client certificate: enroll first")
-        self._tokens.burn_for_boot(hello.token, boot_id=hello.boot_id, macs=frozenset(hello.macs))
 
 
 def _require_no_open_task(connection: sa.Connection, node_id: str) -> None:

@@ -26,7 +26,6 @@ class Hello:
 
     node_id: str
     agent: str
-    token: str | None
     boot_id: str
     macs: tuple[str, ...]
     listed: frozenset[str] | None
@@ -57,7 +56,6 @@ def _hello(said: Handshake, plain: bool) -> Hello:
     return Hello(
         node_id=said.id,
         agent=said.version,
-        token=said.token,
         boot_id=boot_id,
         macs=normal_macs(said.macs),
         listed=None if said.tasks is None else frozenset(task.task_id for task in said.tasks),

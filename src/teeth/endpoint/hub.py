@@ -219,7 +219,6 @@ class Hub:
             await self.db.call(self._admit, hello, session.identity)
             older = self._sessions.get(hello.node_id)
             if older is not None:
-                _require_same_machine(older.hello, hello)
                 del self._sessions[hello.node_id]
                 older.peer.fatal("a newer session of this node took over")
             opened = await self.db.call(
@@ -357,14 +356,3 @@ class Hub:
             loads(line, max_depth=self.limits.depth, max_values=self.limits.values)
         except (JsonError, ValueError, TypeError) as error:
             raise TeethError(f"{method}: params cannot go over the wire: {error}") from error
-
-
-def _require_same_machine(connected: Hello | None, hello: Hello) -> None:
-    """Makers ship boards with equal UUIDs: one machine must never get what was asked of another.
-
-    Raises ProblemError when the two are on different boots and have no interface in common.
-    """
-    if connected is None or connected.boot_id == hello.boot_id or not (connected.macs and hello.macs):
-        return
-    if not set(connected.macs) & set(hello.macs):
-        raise ProblemError("token_other_node", "a connected machine shows the same id (its UUID)")
