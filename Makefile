@@ -20,6 +20,9 @@ test: setup lint types ## Every test: unit, protocol, elements, image, boot
 test-fast: setup lint types ## The tests that need no image and no boot (under two minutes)
 	@$(PYTEST) -n auto -m "not image and not boot and not slow"
 
+fuzz: setup ## Fuzz the readers of untrusted input: SECONDS=60 TARGET=json
+	@.venv/bin/python tests/fuzz/run.py "$(SECONDS)" "$(TARGET)"
+
 image: setup ## Build the ramdisk: build/ramdisk/{vmlinuz,initramfs,manifest.json}
 	@$(TEETH) image build
 
@@ -29,7 +32,8 @@ guest: setup ## Build the operating system image that the demo deploys: build/gu
 lab: setup ## Find the accelerator that truly works here and show what the lab can do
 	@$(TEETH) lab probe
 
-bench: setup image ## Measure boot to dial-home and memory: build/bench/*.json
+bench: setup image ## Measure the JSON reader, boot to dial-home and memory: build/bench/*.json
+	@.venv/bin/python bench/strictjson.py
 	@.venv/bin/python bench/boot.py
 
 lint: setup ## ruff, import-linter, dib-lint, shellcheck

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import enum
 import json
+import tracemalloc
+from collections.abc import Callable
 from typing import Any
 
 import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
+from fakes import plainjson
 from teeth_protocol.strictjson import JsonError, check, dumps, loads
 
 REFUSED = {
@@ -236,3 +239,111 @@ def test_reader_and_writer_count_alike(value: dict[str, Any], depth: int, count:
             loads(line, max_depth=depth, max_values=count)
     else:
         assert loads(line, max_depth=depth, max_values=count) == value
+
+
+# --- the short cuts against the plain form
+
+
+def outcome(work: Callable[[], Any]) -> Any:
+    """What came of it; of a refusal that it is one."""
+    try:
+        return work()
+    except JsonError:
+        return JsonError
+
+
+pieces = st.sampled_from(
+    [
+        b"{", b"}", b"[", b"]", b",", b":", b'"', b"\\", b"\\\\", b'\\"', b'"a"', b'"b":', b'"b":1,', b"{}", b"[]",
+        b"1", b"-0", b"0.5", b"1e999", b"1e308", b"-1e400", b"9007199254740992", b"9007199254740993",
+        b"1" * 15, b"1" * 16, b"1" * 17, b"0." + b"3" * 60, b"0." + b"3" * 70, b"NaN", b"-Infinity",
+        b'"\\u0041"', b'"\\ud83d\\ude00"', b'"\\uDc00"', b'"\\\\ud800"', b"true", b"null", b" ", b"\t",
+        b"\xff", b"\xc3\xa4", b"\n",
+    ]
+)  # fmt: skip
+
+
+@given(st.lists(pieces, max_size=30).map(b"".join), st.integers(1, 5), st.integers(1, 20))
+@example(b'{"a":"\\\\","b":[[[[]]]]}', 5, 20)
+@example(b'{"a":"\\"[[[[[[[[[[","b":[]}', 2, 20)
+@example(b'{"a":' + b"[" * 6 + b"]" * 6 + b"}", 5, 20)
+def test_the_short_cuts_take_what_the_plain_form_takes(inner: bytes, depth: int, count: int) -> None:
+    for line in (inner, b'{"a":' + inner + b"}", b"{" + inner + b"}", b'{"a":[' + inner + b"]}"):
+        ours = outcome(lambda line=line: loads(line, max_depth=depth, max_values=count))
+        plain = outcome(lambda line=line: plainjson.loads(line, max_depth=depth, max_values=count))
+        assert ours == plain, line
+        assert repr(ours) == repr(plain)
+
+
+def test_every_refusal_is_one_in_the_plain_form_too() -> None:
+    for line in REFUSED.values():
+        assert outcome(lambda line=line: plainjson.loads(line)) is JsonError
+    for line, value in ACCEPTED.values():
+        assert plainjson.loads(line) == value
+
+
+odd = st.sampled_from(
+    [
+        2**53, 2**53 + 1, -(2**53) - 1, 10**400, 1e308, float("nan"), float("inf"), "\ud800", b"x", {1}, True,
+        None, Colour.RED, (), (1, 2), {1: 2}, {None: 1}, {"\udcff": 1}, {Colour.RED: 1}, {"1": 1, 1: 2},
+    ]
+)  # fmt: skip
+oddities = st.recursive(
+    scalars | odd, lambda inner: st.lists(inner) | st.dictionaries(st.text(max_size=4), inner), max_leaves=20
+)
+
+
+@given(st.dictionaries(st.text(max_size=4), oddities), st.integers(1, 5), st.integers(1, 20))
+def test_the_short_cuts_write_what_the_plain_form_writes(value: Any, depth: int, count: int) -> None:
+    ours = outcome(lambda: dumps(value, max_depth=depth, max_values=count))
+    assert ours == outcome(lambda: plainjson.dumps(value, max_depth=depth, max_values=count))
+
+
+# --- memory
+
+MIB = 1 << 20
+HUNGRY: dict[str, bytes] = {
+    "one text": b'{"a":"' + b"x" * (MIB - 9) + b'"}',
+    "one text with an emoji": b'{"a":"\xf0\x9f\x98\x80' + b"x" * (MIB - 13) + b'"}',
+    "escapes": b'{"a":"' + b"\\u0041" * (MIB // 6 - 2) + b'"}',
+    "escaped pairs": b'{"a":"' + b"\\ud83d\\ude00" * (MIB // 12 - 2) + b'"}',
+    "quotes alone": b'"' * MIB,
+    "escaped quotes": b'{"a":"' + b'\\"' * (MIB // 2 - 5) + b'"}',
+    "backslashes": b'{"a":"' + b"\\" * (MIB - 9),
+    "short texts": b'{"a":[' + b'"ab",' * (MIB // 5 - 3) + b"1]}",
+    "what is between quotes": b'"ab' * (MIB // 3),
+    "short texts and brackets": b'{"a":[' + b'"[",' * (MIB // 4 - 3) + b"1]}",
+    "open lists": b"[" * MIB,
+    "closed lists": b"]" * MIB,
+    "empty objects": b'{"a":[' + b"{}," * (MIB // 3 - 4) + b"{}]}",
+    "commas": b"," * MIB,
+    "10,000 texts of 100": b'{"a":[' + b",".join([b'"' + b"x" * 100 + b'"'] * 9_990) + b"]}",
+    "10,000 texts of 25 emoji": b'{"a":['
+    + b",".join([b'"' + b"\xf0\x9f\x98\x80" * 25 + b'"'] * 9_990)
+    + b"]}",
+    "5,000 objects": b'{"a":[' + b",".join([b'{"' + b"k" * 150 + b'":1}'] * 4_990) + b"]}",
+    "digits": b'{"a":' + b"9" * (MIB - 6) + b"}",
+    "a fraction": b'{"a":0.' + b"9" * (MIB - 8) + b"}",
+    "spaces": b" " * (MIB - 2) + b"{}",
+    "not UTF-8": b"\xff" * MIB,
+}
+
+
+@pytest.mark.parametrize("line", HUNGRY.values(), ids=HUNGRY.keys())
+def test_no_line_costs_more_than_64_mib(line: bytes) -> None:
+    assert len(line) <= MIB
+    value, peak = measured(lambda: loads(line))
+    assert peak < 64 * MIB
+    if value is not JsonError:
+        written, peak = measured(lambda: dumps(value))
+        assert peak < 64 * MIB
+        assert outcome(lambda: loads(written)) == value
+
+
+def measured(work: Callable[[], Any]) -> tuple[Any, int]:
+    tracemalloc.start()
+    try:
+        value = outcome(work)
+        return value, tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
