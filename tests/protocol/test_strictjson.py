@@ -254,8 +254,8 @@ def outcome(work: Callable[[], Any]) -> Any:
 
 pieces = st.sampled_from(
     [
-        b"{", b"}", b"[", b"]", b",", b":", b'"', b"\\", b"\\\\", b'\\"', b'"a"', b'"b":', b'"b":1,', b"{}", b"[]",
-        b"1", b"-0", b"0.5", b"1e999", b"1e308", b"-1e400", b"9007199254740992", b"9007199254740993",
+        b"{", b"}", b"[", b"]", b",", b":", b'"', b"\\", b"\\\\", b'\\"', b'"a"', b'"b":', b'"b":1,', b"{}",
+        b"[]", b"1", b"-0", b"0.5", b"1e999", b"1e308", b"-1e400", b"9007199254740992", b"9007199254740993",
         b"1" * 15, b"1" * 16, b"1" * 17, b"0." + b"3" * 60, b"0." + b"3" * 70, b"NaN", b"-Infinity",
         b'"\\u0041"', b'"\\ud83d\\ude00"', b'"\\uDc00"', b'"\\\\ud800"', b"true", b"null", b" ", b"\t",
         b"\xff", b"\xc3\xa4", b"\n",
@@ -307,11 +307,11 @@ HUNGRY: dict[str, bytes] = {
     "one text with an emoji": b'{"a":"\xf0\x9f\x98\x80' + b"x" * (MIB - 13) + b'"}',
     "escapes": b'{"a":"' + b"\\u0041" * (MIB // 6 - 2) + b'"}',
     "escaped pairs": b'{"a":"' + b"\\ud83d\\ude00" * (MIB // 12 - 2) + b'"}',
-    "quotes alone": b'"' * MIB,
+    "quotes alone": b"[" * 20 + b'"' * (MIB - 20),
     "escaped quotes": b'{"a":"' + b'\\"' * (MIB // 2 - 5) + b'"}',
     "backslashes": b'{"a":"' + b"\\" * (MIB - 9),
     "short texts": b'{"a":[' + b'"ab",' * (MIB // 5 - 3) + b"1]}",
-    "what is between quotes": b'"ab' * (MIB // 3),
+    "what is between quotes": b"[" * 20 + b'"ab' * (MIB // 3 - 7),
     "short texts and brackets": b'{"a":[' + b'"[",' * (MIB // 4 - 3) + b"1]}",
     "open lists": b"[" * MIB,
     "closed lists": b"]" * MIB,
