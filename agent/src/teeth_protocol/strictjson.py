@@ -108,7 +108,7 @@ def _check_shape(line: bytes, max_depth: int, max_values: int) -> None:
     opened = shape.count(b"{") + shape.count(b"[")
     if opened <= max_depth and opened + shape.count(b",") < max_values:
         return
-    shape = _outside_strings(line).translate(None, _NOT_SHAPE)
+    shape = _outside_strings(line, max_values).translate(None, _NOT_SHAPE)
     opened = shape.count(b"{") + shape.count(b"[")
     if opened + shape.count(b",") >= max_values:
         raise JsonError(f"more than {max_values} values")
@@ -116,10 +116,12 @@ def _check_shape(line: bytes, max_depth: int, max_values: int) -> None:
         raise JsonError(f"nested deeper than {max_depth}")
 
 
-def _outside_strings(line: bytes) -> bytes:
+def _outside_strings(line: bytes, max_values: int) -> bytes:
     """What is not in a string. Where a line is not JSON this may be wrong, but not before that place."""
     if b"\\" in line:
         line = line.replace(b"\\\\", b"").replace(b'\\"', b"")
+    if line.count(b'"') > 4 * max_values:  # two for each value and two for its key
+        raise JsonError(f"more than {max_values} values")
     return b"".join(line.split(b'"')[::2])
 
 
