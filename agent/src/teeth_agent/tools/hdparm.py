@@ -12,7 +12,8 @@ from dataclasses import dataclass
 from teeth_agent.run import run
 
 # "max sectors   = 2097152/2097152, HPA is disabled"; the first is accessible, the second the native maximum.
-_HPA = re.compile(r"max sectors\s*=\s*(\d+)/(\d+)(?:\(\d+\?\))?")
+# No drive has more sectors than 18 digits count; int() refuses thousands of them.
+_HPA = re.compile(r"max sectors\s*=\s*([0-9]{1,18})/([0-9]{1,18})(?![0-9])")
 # How hdparm lists what newer drives have instead of a host protected area, and what hides as much: Accessible
 # Max Address Configuration (ACS-3, IDENTIFY DEVICE word 119, bit 8).
 _ACCESSIBLE_MAX = "unknown 119[8]"

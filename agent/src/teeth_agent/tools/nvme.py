@@ -113,7 +113,7 @@ def format_namespace(devnode: str, secure_erase: int) -> Completed:
 def _json(completed: Completed) -> Mapping[str, Any]:
     try:
         answer = json.loads(completed.stdout)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise ToolError(f"nvme {completed.argv[1]}: its answer is not JSON") from error
     if not isinstance(answer, dict):
         raise ToolError(f"nvme {completed.argv[1]}: its answer is not an object")
