@@ -59,6 +59,8 @@ def protocol() -> None:
 )
 @click.option("--patience", type=click.FloatRange(1, 3600), default=60.0, show_default=True,
               help="Seconds to wait for an agent to dial.")  # fmt: skip
+@click.option("--stretch", type=click.FloatRange(0.1, 100), default=1.0, show_default=True,
+              help="Give answers so many times as long: for a slow line.")  # fmt: skip
 @click.option("--list", "list_only", is_flag=True, help="Say what would be played, and end.")
 @click.option("--json", "as_json", is_flag=True, help="One JSON object instead of a table.")
 def check(**options: Any) -> int:
@@ -89,7 +91,8 @@ def _play(
     if not quiet:
         click.echo(report.heading())
     outcomes = play_all(
-        chosen, door, tls=options["tls"], slow=options["slow"], ask=_asking(options["ask_command"]),
+        chosen, door, tls=options["tls"], slow=options["slow"], stretch=options["stretch"],
+        ask=_asking(options["ask_command"]),
         say=lambda outcome: None if quiet else click.echo(report.row(outcome)),
     )  # fmt: skip
     if quiet:

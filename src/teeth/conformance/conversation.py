@@ -50,8 +50,9 @@ class Tasks:
     acknowledged: set[str] = field(default_factory=set)
 
     def said(self, params: dict[str, Any]) -> None:
-        """Raises Wrong for a word after the last one."""
+        """Raises Wrong for a status that is not whole, or a word after the last one."""
         task_id = str(params.get("task_id"))
+        _check_status(params)
         words = json.dumps(params)
         if task_id in self.acknowledged:
             raise Wrong(f"it said more of task {task_id} after its end was acknowledged: {show(params)}")
@@ -222,6 +223,17 @@ class Conversation:
                 self._later.append(text)  # not into the middle of the transcript's line
             else:
                 self.send_line(text)
+
+
+def _check_status(params: dict[str, Any]) -> None:
+    """What the seed says of every task_status."""
+    state = params.get("state")
+    if not isinstance(params.get("task_id"), str) or state not in ("running", *_TERMINAL):
+        raise Wrong(f"it sent a task_status without a task_id or a state: {show(params)}")
+    if state == "running" and not {"eta", "percent"} <= set(params):
+        raise Wrong(f"it sent a running status without eta and percent: {show(params)}")
+    if state == "error" and (not isinstance(params.get("msg"), str) or not params["msg"]):
+        raise Wrong(f"it sent an error status without a msg that a person can read: {show(params)}")
 
 
 def _clip(data: bytes, most: int = 240) -> str:

@@ -38,30 +38,29 @@ def check(
     tls: bool = False,
     slow: bool = False,
     ask: Ask | None = None,
+    stretch: float = 1.0,
     say: Say = lambda _: None,
 ) -> list[Outcome]:
     """Play them all, one after the other. ``say`` hears every outcome at once.
 
-    ``slow``: also those that wait for a timer of the protocol. Raises NobodyThereError when not even the
-    first connection could be made.
+    ``slow``: also those that wait for a timer of the protocol. ``stretch``: all deadlines are so many times
+    as long. Raises NobodyThereError when not even the first connection could be made.
     """
     have = {"tls" if tls else "plaintext"}
     have |= ({"slow"} if slow else set()) | ({"ask"} if ask is not None else set())
     outcomes: list[Outcome] = []
     for transcript in transcripts:
-        outcome = _missing(transcript, have) or _play(transcript, door, ask, first=not _talked(outcomes))
+        outcome = _missing(transcript, have)
+        if outcome is None:
+            try:
+                outcome = play(transcript, door, ask=ask, stretch=stretch)
+            except NobodyThereError as error:
+                if not _talked(outcomes):
+                    raise
+                outcome = Outcome(transcript=transcript, status="fail", seconds=0.0, message=str(error))
         outcomes.append(outcome)
         say(outcome)
     return outcomes
-
-
-def _play(transcript: Transcript, door: EndpointDoor | AgentDoor, ask: Ask | None, *, first: bool) -> Outcome:
-    try:
-        return play(transcript, door, ask=ask)
-    except NobodyThereError as error:
-        if first:
-            raise
-        return Outcome(transcript=transcript, status="fail", seconds=0.0, message=str(error))
 
 
 def _talked(outcomes: list[Outcome]) -> bool:

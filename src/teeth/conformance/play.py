@@ -55,9 +55,12 @@ class Outcome:
     detail: tuple[str, ...] = ()
 
 
-def play(transcript: Transcript, door: Door, *, ask: Ask | None = None) -> Outcome:
-    """Never raises for what the peer does. Raises TeethError when there is nobody to talk with."""
-    player = _Player(transcript, door, ask)
+def play(transcript: Transcript, door: Door, *, ask: Ask | None = None, stretch: float = 1.0) -> Outcome:
+    """``stretch``: all deadlines are so many times as long.
+
+    Never raises for what the peer does. Raises TeethError when there is nobody to talk with.
+    """
+    player = _Player(transcript, door, ask, stretch)
     started = time.monotonic()
     status, message = "pass", ""
     detail: tuple[str, ...] = ()
@@ -80,7 +83,10 @@ def play(transcript: Transcript, door: Door, *, ask: Ask | None = None) -> Outco
 
 
 class _Player:
-    def __init__(self, transcript: Transcript, door: Door, ask: Ask | None) -> None:
+    def __init__(self, transcript: Transcript, door: Door, ask: Ask | None, stretch: float) -> None:
+        self._within = WITHIN * stretch
+        self._closing = _CLOSING * stretch
+        self._stretch = stretch
         self._transcript = transcript
         self._door = door
         self._ask = ask
@@ -139,7 +145,8 @@ class _Player:
     # --- expecting
 
     def _expect(self, step: Expect) -> None:
-        talk, deadline = self._talk, time.monotonic() + (step.within or WITHIN)
+        within = self._within if step.within is None else step.within * self._stretch
+        talk, deadline = self._talk, time.monotonic() + within
         seen = 0
         while True:
             for index in range(seen, len(talk.inbox)):
@@ -153,7 +160,7 @@ class _Player:
                 self._ended(step)
                 return
             if not talk.pump(deadline):
-                raise Wrong(f"nothing that fits came within {step.within or WITHIN:g} s")
+                raise Wrong(f"nothing that fits came within {within:g} s")
 
     def _meets(self, step: Expect, message: Message) -> Choice | None:
         """The choice that this message meets. Raises Wrong when it was to meet one, and does not."""
@@ -201,10 +208,10 @@ class _Player:
 
     def _wait_for_close(self) -> None:
         """Nothing may follow a fatal_error but the end."""
-        deadline = time.monotonic() + _CLOSING
+        deadline = time.monotonic() + self._closing
         while not self._talk.ended:
             if not self._talk.pump(deadline):
-                raise Wrong(f"it said fatal_error and did not close within {_CLOSING:g} s")
+                raise Wrong(f"it said fatal_error and did not close within {self._closing:g} s")
 
     # --- acting
 
@@ -215,25 +222,26 @@ class _Player:
                 self._handshake()
             case "alive":
                 self._alive()
-            case "quiet":
-                self._quiet(float(words[0]))
-            case "wait":
-                self._talk.pump_for(float(words[0]))
+            case "quiet" | "never" | "wait":
+                self._let_pass(float(words[0]), *words[1:], may_speak=step.word == "wait")
             case "split":
                 self._talk.piece = int(words[0])
-            case "drop":
-                self._talk.wire.close(abort=True)
-                del self._lines[self._now]
-            case "connect":
-                self._connect(words[0])
-            case "accept":
-                self._connect("first")
-            case "on":
-                if words[0] not in self._lines:
-                    raise Wrong(f"the connection {words[0]} was never made")
-                self._now = words[0]
             case "ask":
                 self._start_asking(words[0], words[1])
+            case _:
+                self._switch(step.word, *words)
+
+    def _switch(self, word: str, name: str = "first") -> None:
+        """Another connection, or none."""
+        if word == "drop":
+            self._talk.wire.close(abort=True)
+            del self._lines[self._now]
+        elif word == "on":
+            if name not in self._lines:
+                raise Wrong(f"the connection {name} was never made")
+            self._now = name
+        else:
+            self._connect(name)
 
     def _handshake(self) -> None:
         talk = self._talk
@@ -263,7 +271,7 @@ class _Player:
             raise Wrong(f"a ping was answered with {show(answer.value)}")
 
     def _answer_to(self, identity: str, method: str) -> Message:
-        talk, deadline = self._talk, time.monotonic() + WITHIN
+        talk, deadline = self._talk, time.monotonic() + self._within
         while True:
             for message in talk.inbox:
                 if message.id == identity and message.kind in ("result", "error"):
@@ -274,17 +282,20 @@ class _Player:
             if talk.ended:
                 raise Wrong(f"it closed the connection and owes the answer to {method}")
             if not talk.pump(deadline):
-                raise Wrong(f"{method} was not answered within {WITHIN:g} s")
+                raise Wrong(f"{method} was not answered within {self._within:g} s")
 
-    def _quiet(self, seconds: float) -> None:
-        before = len(self._talk.inbox)
+    def _let_pass(self, seconds: float, method: str = "", *, may_speak: bool) -> None:
+        """Take in what comes for so long; nothing may (of ``method``, when it is given)."""
         self._talk.pump_for(seconds)
+        if may_speak:
+            return
         if self._talk.ended:
             raise Wrong("it closed the connection")
-        # Its pings are no news.
-        news = [one for one in self._talk.inbox[before:] if one.value.get("method") != "ping"]
-        if news:
-            raise Wrong(f"it was to say nothing, and said {show(news[0].value)}")
+        for one in self._talk.inbox:
+            said = one.value.get("method")
+            # Its pings are no news.
+            if said == method or (not method and said != "ping"):
+                raise Wrong(f"it was not to say {show(one.value)}")
 
     def _start_asking(self, method: str, template: str) -> None:
         if self._ask is None:
@@ -298,11 +309,11 @@ class _Player:
         talk = self._talk
         if not talk.open:
             return
-        deadline = time.monotonic() + WITHIN
+        deadline = time.monotonic() + self._within
         while talk.owed.total() and talk.open:
             if not talk.pump(deadline):
                 waiting = ", ".join(sorted(identity for identity, count in talk.owed.items() if count))
-                raise Wrong(f"it owes the answer to {waiting} after {WITHIN:g} s")
+                raise Wrong(f"it owes the answer to {waiting} after {self._within:g} s")
         if not talk.open:
             raise Wrong("it ended the connection, which was to live")
         self._alive()

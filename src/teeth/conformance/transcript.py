@@ -23,6 +23,7 @@ _ACTIONS: dict[str, tuple[str, tuple[str, ...]]] = {
     "handshake": (r"", SIDES),
     "alive": (r"", SIDES),
     "quiet": (r"(\d+(?:\.\d+)?) s", SIDES),
+    "never": (r"(\d+(?:\.\d+)?) s ([a-z_.]+)", SIDES),
     "wait": (r"(\d+(?:\.\d+)?) s", SIDES),
     "split": (r"(\d{1,4})", SIDES),
     "drop": (r"", SIDES),
@@ -206,7 +207,7 @@ class _Loader:
         found = re.fullmatch(form, rest.strip())
         if found is None:
             raise ValueError(f"! {word}: its words must have the form {form}")
-        if word in ("quiet", "wait"):
+        if word in ("quiet", "never", "wait"):
             _bounded(found[1])
         if word == "ask":
             check_template(found[2])
