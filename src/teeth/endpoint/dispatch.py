@@ -49,6 +49,7 @@ class Dispatch:
     def __init__(self, stores: Stores, publish: Callable[[Task], None]) -> None:
         self._stores = stores
         self._publish = publish
+        self._under_way: set[tuple[int, str]] = set()  # (session, task) whose command is being sent
 
     async def send_all(self, session: Seat, tasks: list[Task]) -> None:
         for task in tasks:
@@ -62,8 +63,20 @@ class Dispatch:
     async def send(self, session: Seat, task: Task) -> None:
         """Send a task's command, unless the store has a reason not to.
 
-        The store is asked before every attempt: while this one waited the task may have been cancelled.
+        Never twice at once: of two commands the agent could refuse the first and accept the second, and the
+        refusal would be kept.
         """
+        key = (session.session_id, task.task_id)
+        if key in self._under_way:
+            return
+        self._under_way.add(key)
+        try:
+            await self._send(session, task)
+        finally:
+            self._under_way.discard(key)
+
+    async def _send(self, session: Seat, task: Task) -> None:
+        """The store is asked before every attempt: while this one waited the task may have been cancelled."""
         stores = self._stores
         while True:
             params = await stores.call(stores.tasks.sending, task.task_id, session.boot_id, session.epoch)

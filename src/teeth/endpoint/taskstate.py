@@ -198,7 +198,9 @@ def refused(task: Task, code: str, msg: str, now: float) -> Task:
 
 def released(task: Task, now: float) -> Task:
     """A prepared task that was held at its last safe point may go on."""
-    return dataclasses.replace(task, held=False, updated=now) if task.held else task
+    if task.state.over or not task.held:
+        return task
+    return dataclasses.replace(task, held=False, updated=now)
 
 
 def cancel_asked(task: Task, now: float) -> Task:
@@ -235,11 +237,15 @@ def settled(task: Task, *, state: TaskState, msg: str, now: float) -> Task:
 def may_send(task: Task, others: Iterable[Task]) -> bool:
     """Whether a task's command may go out (again); ``others`` are the open tasks of its node.
 
-    A destructive one waits while nobody knows what an earlier one did to the machine.
+    A destructive one waits while nobody knows what an earlier one did to the machine, and while the machine
+    is about to leave: it would not be there to do it.
     """
     if task.state.over or task.state is TaskState.UNKNOWN or task.cancel_asked is not None:
         return False
-    return not task.destructive or holder(task, others) is None
+    if not task.destructive:
+        return True
+    rest = [other for other in others if other.task_id != task.task_id]
+    return not any(other.holds_node or other.state is TaskState.LEAVING for other in rest)
 
 
 def holder(task: Task, others: Iterable[Task]) -> Task | None:

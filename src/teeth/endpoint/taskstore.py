@@ -71,10 +71,10 @@ class TaskStore:
             return rows.listing(node_id)
 
     def waiting(self, node_id: str) -> list[Task]:
-        """Tasks of a node that were never sent, oldest first."""
+        """Tasks of a node that its agent is not known to have, oldest first."""
         with self._begin() as rows:
             tasks = rows.listing(node_id, open_only=True)
-        return [task for task in tasks if task.state is TaskState.QUEUED and task.boot_id is None]
+        return [task for task in tasks if task.state is TaskState.QUEUED]
 
     def sending(self, task_id: str, boot_id: str, epoch: int) -> dict[str, Any] | None:
         """Note that the task goes to this boot and return its whole params; None when it may not be sent.
