@@ -5,7 +5,9 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import functools
-import ssl
+import ipaddress
+import logging
+import socket
 import time
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -28,18 +30,20 @@ from teeth.endpoint.events import BootServed, Subscription, TaskChanged
 from teeth.endpoint.httpserver import listening_socket, serve
 from teeth.endpoint.hub import Hub
 from teeth.endpoint.landing import landing_app, landing_script, new_ticket, with_landing
-from teeth.endpoint.logs import log_to
+from teeth.endpoint.logs import log_to, note
 from teeth.endpoint.nodestore import Node
 from teeth.endpoint.pages import Pages
 from teeth.endpoint.server import AgentListener
 from teeth.endpoint.stores import SqlStores
 from teeth.endpoint.taskstate import Task, TaskState
+from teeth.endpoint.tls import ServerTls
 from teeth.endpoint.transcript import Transcript
 from teeth.errors import UsageError
 from teeth_protocol import methods
 from teeth_protocol.errors import ProblemError
 
 Address = tuple[str, int]
+_log = logging.getLogger(__name__)
 _ANY: Address = ("127.0.0.1", 0)
 T = TypeVar("T")
 _CHORES = 60.0  # seconds between two looks for nodes that fell silent
@@ -58,6 +62,7 @@ class EndpointConfig:
     ``advertise``  the host by which machines reach us, when that is not the address we listen on.
     ``names``      further names and addresses for the certificate.
     ``certificate_lifetime``  of a client certificate, in seconds.
+    ``plaintext``  a listener without TLS and without authority, for development; loopback only.
     ``ramdisk``    folder with vmlinuz and initramfs, None when nothing is booted from here.
     """
 
@@ -71,6 +76,7 @@ class EndpointConfig:
     images: tuple[ImageFile, ...] = ()
     kernel_arguments: tuple[str, ...] = _KERNEL_ARGUMENTS
     certificate_lifetime: float = LIFETIME
+    plaintext: Address | None = None
     transcript: Path | None = None
     log: Path | None = None
 
@@ -87,6 +93,7 @@ class Endpoint:
         self.agent_port = 0
         self.boot_port = 0
         self.landing_port = 0
+        self.plaintext_port: int | None = None
         self.ca_digest = ""
         self.ca_file = config.data / "ca.crt"
         self._stack = contextlib.AsyncExitStack()
@@ -259,16 +266,16 @@ class Endpoint:
         config, enter = self.config, self._stack.enter_context
         _check_ramdisk(config.ramdisk)
         enter(log_to(config.log))
-        sockets = {}
-        for purpose, address in (
-            ("agents", config.listen),
-            ("boot", config.boot),
-            ("landing", config.landing),
-        ):
-            sockets[purpose] = enter(listening_socket(*address, purpose))
-        self.agent_port = sockets["agents"].getsockname()[1]
-        self.boot_port = sockets["boot"].getsockname()[1]
-        self.landing_port = sockets["landing"].getsockname()[1]
+        wanted = {"agents": config.listen, "boot": config.boot, "landing": config.landing}
+        if config.plaintext is not None:
+            _require_loopback(config.plaintext[0])
+            wanted["plaintext"] = config.plaintext
+        sockets = {purpose: enter(listening_socket(*at, purpose)) for purpose, at in wanted.items()}
+        ports = {purpose: sock.getsockname()[1] for purpose, sock in sockets.items()}
+        self.agent_port, self.boot_port, self.landing_port = (
+            ports["agents"], ports["boot"], ports["landing"],
+        )  # fmt: skip
+        self.plaintext_port = ports.get("plaintext")
         db = Database(config.data)
         self._stack.callback(db.close)
         self._authority = ca.load_or_create(config.data)
@@ -287,12 +294,13 @@ class Endpoint:
             ca_digest=self.ca_digest,
             arguments=config.kernel_arguments,
         )
-        await self._open_doors(sockets["boot"], sockets["landing"], sockets["agents"])
+        await self._open_doors(sockets)
         chores = asyncio.create_task(self._chores())
         self._stack.push_async_callback(_cancel, chores)
 
-    async def _open_doors(self, boot: Any, landing: Any, agents: Any) -> None:
+    async def _open_doors(self, sockets: Mapping[str, socket.socket]) -> None:
         enter = self._stack.enter_async_context
+        self._tls = ServerTls(self._authority, self.config.data, self._names())
         door = boot_app(
             target=self._target,
             grants=self._grants,
@@ -300,18 +308,20 @@ class Endpoint:
             images={image.id: image.path for image in self.config.images},
             on_served=self._served,
         )
-        await enter(serve(door, boot))
-        await enter(serve(landing_app(self._hub.land), landing, self._tls()))
-        await enter(AgentListener(self._hub, self._registrar).listen(agents, self._tls(self._authority)))
+        await enter(serve(door, sockets["boot"]))
+        await enter(serve(landing_app(self._hub.land), sockets["landing"], self._tls.context()))
+        listener = AgentListener(self._hub, self._registrar)
+        await enter(listener.listen(sockets["agents"], self._tls.context(mutual=True)))
+        if "plaintext" in sockets:
+            plain = AgentListener(self._hub, self._registrar, plain=True)
+            await enter(plain.listen(sockets["plaintext"], None))
 
-    def _tls(self, clients: ca.Authority | None = None) -> ssl.SSLContext:
+    def _names(self) -> list[str]:
         config = self.config
         hosts = [config.listen[0], config.landing[0], *config.names, "localhost", "127.0.0.1"]
         if config.advertise is not None:
             hosts.append(config.advertise)
-        names = [host for host in hosts if host not in ("0.0.0.0", "::")]  # noqa: S104 - left out, not bound
-        chain = ca.ensure_server_certificate(self._authority, config.data, names)
-        return ca.server_context(chain, clients=clients)
+        return [host for host in hosts if host not in ("0.0.0.0", "::")]  # noqa: S104 - left out, not bound
 
     def _reachable(self, address: Address, port: int) -> str:
         host = self.config.advertise or address[0]
@@ -323,7 +333,13 @@ class Endpoint:
     async def _chores(self) -> None:
         while True:
             await asyncio.sleep(_CHORES)
-            await self._hub.notice_silence()
+            try:
+                await self._hub.notice_silence()
+                await self._hub.db.call(self._grants.tidy)
+                if self._tls.renew():
+                    note(_log, logging.INFO, "the server certificate was renewed")
+            except Exception:  # a full disk, say: the next time it may do better, and the rest goes on
+                _log.exception("the endpoint's regular work failed")
 
 
 class _Tokens:
@@ -347,6 +363,19 @@ def _refusals() -> Iterator[None]:
         yield
     except GrantRefused as error:
         raise ProblemError(error.code, error.message) from error
+
+
+def _require_loopback(host: str) -> None:
+    """Raises UsageError unless ``host`` is one that only this computer can reach."""
+    try:
+        local = host == "localhost" or ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        local = False
+    if not local:
+        raise UsageError(
+            f"the plaintext listener takes loopback addresses only, not {host}",
+            hint="127.0.0.1 or ::1: whoever reaches it needs no token",
+        )
 
 
 def _check_ramdisk(folder: Path | None) -> None:

@@ -52,6 +52,9 @@ def endpoint() -> None:
 @click.option(
     "--api", type=_ADDRESS, default="127.0.0.1:0", show_default=True, help="Where operators ask (loopback)."
 )
+@click.option(
+    "--plaintext", type=_ADDRESS, help="For development: agents without TLS and without a token (loopback)."
+)
 @click.option("--advertise", metavar="HOST", help="Host by which machines reach us, if it is another.")
 @click.option("--name", "names", multiple=True, help="Further name or address for the certificate.")
 @click.option("--ramdisk", type=_FOLDER, help="Folder with vmlinuz and initramfs to serve.")
@@ -64,6 +67,7 @@ def run(
     boot: Address,
     landing: Address,
     api: Address,
+    plaintext: Address | None,
     advertise: str | None,
     names: tuple[str, ...],
     ramdisk: Path | None,
@@ -77,6 +81,7 @@ def run(
         listen=listen,
         boot=boot,
         landing=landing,
+        plaintext=plaintext,
         advertise=advertise,
         names=names,
         ramdisk=ramdisk,
@@ -98,8 +103,15 @@ async def _serve(config: EndpointConfig, api: Address) -> None:
     for number in (signal.SIGINT, signal.SIGTERM):
         loop.add_signal_handler(number, stop.set)
     async with Endpoint(config) as running, operator_door(running, api) as url:
+        plain = ""
+        if config.plaintext is not None:
+            plain = f"plaintext={_shown(config.plaintext[0], running.plaintext_port)} "
         click.echo(
-            f"listening agents={config.listen[0]}:{running.agent_port} boot={running.boot_url}"
+            f"listening {plain}agents={config.listen[0]}:{running.agent_port} boot={running.boot_url}"
             f" landing={config.landing[0]}:{running.landing_port} api={url} ca={running.ca_digest}"
         )
         await stop.wait()
+
+
+def _shown(host: str, port: int | None) -> str:
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"

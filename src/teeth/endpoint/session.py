@@ -7,7 +7,7 @@ import collections
 import dataclasses
 import logging
 from collections.abc import Awaitable, Mapping
-from typing import Any, TypeVar
+from typing import Any, Protocol, TypeVar
 
 from teeth import __version__
 from teeth.endpoint.enrol import Registrar, asks_time
@@ -32,6 +32,29 @@ _HOLD_POLL = 5.0  # seconds after which a prepared machine that is held asks aga
 T = TypeVar("T")
 
 
+class Gate(Protocol):
+    """This connection's standing with whoever counts the strangers."""
+
+    def known(self) -> None:
+        """Its handshake was accepted."""
+
+    def may_enrol(self) -> bool:
+        """Whether a stranger from where it came may try to enrol now; the try is counted."""
+
+    def enrolment_failed(self) -> None: ...
+
+
+class _OpenGate:
+    """Where nobody counts."""
+
+    def known(self) -> None: ...
+
+    def may_enrol(self) -> bool:
+        return True
+
+    def enrolment_failed(self) -> None: ...
+
+
 class Session:
     """Runs one connection to its end and answers its commands."""
 
@@ -46,10 +69,12 @@ class Session:
         identity: PeerIdentity | None,
         plain: bool,
         enrol: Registrar,
+        gate: Gate | None = None,
     ) -> None:
         """``identity``: by the client certificate, None without. ``plain``: on the development listener."""
         self._hub = hub
         self._registrar = enrol
+        self._gate = gate or _OpenGate()
         self._enrolments: collections.deque[float] = collections.deque(maxlen=_MAX_ENROLMENTS)
         self.identity = identity
         self.plain = plain
@@ -128,6 +153,7 @@ class Session:
             self._note_refusal("handshake refused", hello.node_id, problem)
             # A fatal_error is a text alone: its first word is for programs.
             raise ProblemError(problem.code, f"{problem.code}: {problem.msg}") from error
+        self._gate.known()
         # These begin when this coroutine has returned and the answer is written: not before it is ready.
         self.start(self._hub.ready(self, send))
         self.start(self._ask_inventory())
@@ -148,10 +174,13 @@ class Session:
             raise ProblemError("not_enrolled", "this session has no certificate to renew")
         if self.plain:
             raise ProblemError("not_enrolled", "there is no enrolment in plain text")
+        if not renewal and not self._gate.may_enrol():
+            raise ProblemError("busy", "too many enrolments from this address, try again later")
         work = self._hub.db.call(self._registrar.enroll, params, self.identity if renewal else None)
         try:
             answer = await self._whole(work)
         except ProblemError as error:
+            self._gate.enrolment_failed()
             claimed = params.get("id")
             name = claimed if isinstance(claimed, str) and valid_id(claimed) else ""
             self._note_refusal("enrolment refused", self.node_id or name, error.problem)
