@@ -105,8 +105,8 @@ class Operator:
     def post(self, path: str, body: Mapping[str, Any] | None = None, **query: Any) -> dict[str, Any]:
         return self._ask("POST", path, query, body)
 
-    def delete(self, path: str) -> dict[str, Any]:
-        return self._ask("DELETE", path, {})
+    def delete(self, path: str, **query: Any) -> dict[str, Any]:
+        return self._ask("DELETE", path, query)
 
     def pages(
         self, path: str, member: str, *, most: int | None = None, **query: Any

@@ -43,15 +43,16 @@ class Guard:
         refused = self._refuse(headers)
         if refused is not None:
             _log.warning("operator request refused: %s", refused.status_code)
-            await refused(scope, receive, send)
+            await _hang_up(refused)(scope, receive, send)
             return
         try:
             body = await asyncio.wait_for(_body(receive, headers), _BODY_TIMEOUT)
         except TimeoutError:
-            await refusal(408, "too_slow", "the request's body took too long to arrive")(scope, receive, send)
+            refused = refusal(408, "too_slow", "the request's body took too long to arrive")
+            await _hang_up(refused)(scope, receive, send)
         except _TooLarge:
             msg = f"a request's body is at most {_BODY_LIMIT} bytes"
-            await refusal(413, "too_large", msg)(scope, receive, send)
+            await _hang_up(refusal(413, "too_large", msg))(scope, receive, send)
         except _Gone:
             return
         else:
@@ -101,6 +102,12 @@ class _TooLarge(Exception):
 
 class _Gone(Exception):
     pass
+
+
+def _hang_up(response: Response) -> Response:
+    """Nothing more is read on this connection: a body that was not taken may have no end."""
+    response.headers["connection"] = "close"
+    return response
 
 
 async def _body(receive: Receive, headers: Headers) -> bytes:

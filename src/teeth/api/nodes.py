@@ -12,6 +12,7 @@ from teeth.api.bells import LOG, Bells
 from teeth.api.guard import StrictRoute
 from teeth.api.problems import ApiError
 from teeth.api.shapes import (
+    Done,
     LogPage,
     NodeBrief,
     NodeInventory,
@@ -20,7 +21,7 @@ from teeth.api.shapes import (
     Record,
 )
 from teeth.api.stream import BATCH, DOC, EventStream, Message, going_on
-from teeth.api.views import find_node, node_briefs
+from teeth.api.views import exact_node, find_node, node_briefs
 from teeth.endpoint.pages import LogRow
 from teeth.service import Endpoint
 from teeth_protocol import methods
@@ -28,6 +29,9 @@ from teeth_protocol import methods
 _NOW = "The agent is asked now: 409 when it is not connected."
 Name = Annotated[
     str, Path(max_length=128, description="a node's id, the beginning of it that no other has, or a MAC")
+]
+Force = Annotated[
+    bool, Query(description="although tasks of it are open: those end, or become unknown if they were begun")
 ]
 Limit = Annotated[int, Query(ge=1, le=500)]
 Place = Annotated[int | None, Query(ge=0, lt=1 << 53)]
@@ -46,6 +50,7 @@ class Nodes:
         add = router.add_api_route
         add("", self.listing, methods=["GET"], summary="Every node, by id")
         add("/{name}", self.one, methods=["GET"], summary="One node")
+        add("/{name}", self.forget, methods=["DELETE"], summary="Forget a node (by its whole id)")
         add("/{name}/inventory", self.inventory, methods=["GET"], summary="What the node is made of")
         add("/{name}/status", self.status, methods=["GET"], summary="The agent's state", description=_NOW)
         add("/{name}/logs", self.logs, methods=["GET"], summary="What the node logged")
@@ -71,6 +76,12 @@ class Nodes:
     async def one(self, name: Name) -> NodeBrief:
         node = await find_node(self._endpoint, name)
         return (await node_briefs(self._endpoint, [node]))[0]
+
+    async def forget(self, name: Name, force: Force = False) -> Done:
+        """Its session ends, another machine may take its id; its tasks stay on record."""
+        node = await exact_node(self._endpoint, name)
+        await self._endpoint.forget_node(node.node_id, force=force)
+        return Done()
 
     async def inventory(self, name: Name) -> NodeInventory:
         node = await find_node(self._endpoint, name)

@@ -41,12 +41,12 @@ class EventStream(StreamingResponse):
     """Looks at once and after each ring of ``key``. Nothing is kept for a reader that is slow."""
 
     media_type = "text/event-stream"
+    heartbeat = HEARTBEAT
 
-    def __init__(self, bells: Bells, key: Key, look: Look, *, heartbeat: float = HEARTBEAT) -> None:
+    def __init__(self, bells: Bells, key: Key, look: Look) -> None:
         self._bells = bells
         self._key = key
         self._look = look
-        self._heartbeat = heartbeat
         self._bell = asyncio.Event()
         super().__init__(self._messages(), headers={"cache-control": "no-store"})
 
@@ -64,7 +64,7 @@ class EventStream(StreamingResponse):
             if messages or last:
                 continue  # there may be more than one look returns
             try:
-                await asyncio.wait_for(self._bell.wait(), self._heartbeat)
+                await asyncio.wait_for(self._bell.wait(), self.heartbeat)
             except TimeoutError:
                 yield b": heartbeat\n\n"
 

@@ -25,7 +25,7 @@ Place = Annotated[int, Query(ge=0, lt=1 << 53)]
 _WATCH_DOC = """`task` (TaskFull) at first and at the end, `change` (TaskEvent) for each entry of its history
 in between; the stream ends when the task is over. A reader that is too slow misses entries of plain progress,
 never a change of state."""
-_MADE: dict[int | str, dict[str, Any]] = {200: {"description": "it was asked before: as it stands"}}
+_MADE: dict[int | str, dict[str, Any]] = {200: {"model": TaskFull, "description": "it was asked before"}}
 
 
 class Tasks:

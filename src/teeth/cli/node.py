@@ -133,9 +133,10 @@ def status(node: str, as_json: bool) -> None:
 
 @node.command()
 @NODE
+@click.option("--force", is_flag=True, help="Although tasks are open: what was begun becomes unknown.")
 @click.option("--yes", is_flag=True, help="Do not ask.")
-def forget(node: str, yes: bool) -> None:
-    """Forget a machine, so that another may take its id. Its tasks stay known."""
+def forget(node: str, force: bool, yes: bool) -> None:
+    """Forget a machine, so that another may take its id. Its tasks stay on record."""
     with operator() as door:
         known = door.get(address(node))
         confirm(
@@ -143,7 +144,7 @@ def forget(node: str, yes: bool) -> None:
             yes=yes,
             act="forgetting a node",
         )
-        door.delete(address(known["id"]))
+        door.delete(address(known["id"]), force=force)
     click.echo(f"node {clean(known['id'])} is forgotten")
 
 
