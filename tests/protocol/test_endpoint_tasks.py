@@ -67,8 +67,8 @@ async def reached(endpoint: Endpoint, task_id: str, *states: TaskState) -> None:
 
 async def test_a_task_from_order_to_end(endpoint: Endpoint, agent: WireAgent) -> None:
     async with connected(endpoint, agent) as dialled:
-        task_id = await endpoint.run_task("node-1", ERASE, {"disks": ["S1"]})
-        assert await agent.command(ERASE) == {"task_id": task_id, "disks": ["S1"]}
+        task_id = await endpoint.run_task("node-1", ERASE, {"allow": ["S1"]})
+        assert await agent.command(ERASE) == {"task_id": task_id, "allow": ["S1"]}
         await dialled.status(
             task_id, "running", seq=1, percent=10, eta=60, step="overwrite", fields={"rate": 5}
         )
@@ -125,10 +125,11 @@ async def test_a_refused_task_ends_with_the_agents_reason(endpoint: Endpoint, ag
 async def test_the_same_task_id_asks_nothing_twice(endpoint: Endpoint, agent: WireAgent) -> None:
     async with connected(endpoint, agent):
         for _ in range(2):
-            assert await endpoint.run_task("node-1", ERASE, {"a": 1}, task_id="t-fixed") == "t-fixed"
+            asked = await endpoint.run_task("node-1", ERASE, {"exclude": ["1"]}, task_id="t-fixed")
+            assert asked == "t-fixed"
         await reached(endpoint, "t-fixed", TaskState.ACCEPTED)
         with pytest.raises(TeethError, match="asks for something else"):
-            await endpoint.run_task("node-1", ERASE, {"a": 2}, task_id="t-fixed")
+            await endpoint.run_task("node-1", ERASE, {"exclude": ["2"]}, task_id="t-fixed")
     asked = []
     while not agent.commands.empty():
         asked.append(agent.commands.get_nowait()[0])
@@ -189,10 +190,10 @@ async def test_tasks_survive_the_endpoint(tmp_path: Path) -> None:
         agent = WireAgent(token=(await first.grant(MAC)).token, answers={ERASE: lambda _: {}})
         digest = first.ca_digest
         async with connected(first, agent) as dialled:
-            running = await first.run_task("node-1", ERASE, {"n": 1})
+            running = await first.run_task("node-1", ERASE, {"exclude": ["1"]})
             await agent.command(ERASE)
             await dialled.status(running, "running", seq=1, percent=30)
-        waiting = await first.run_task("node-1", ERASE, {"n": 2})
+        waiting = await first.run_task("node-1", ERASE, {"exclude": ["2"]})
     async with Endpoint(config) as second:
         assert second.ca_digest == digest
         agent.tasks = [{"task_id": running, "state": "running"}]

@@ -13,7 +13,9 @@ from typing import Any
 
 import pytest
 
+from fakes import facts
 from fakes.living_agent import saying
+from fakes.wiretap import Wiretap
 from teeth.endpoint.events import InventoryReceived, LogReceived, NodeConnected, Subscription, TaskChanged
 from teeth.endpoint.taskstate import TaskState
 from teeth.service import Endpoint, EndpointConfig
@@ -78,8 +80,8 @@ async def agent(
         console,
         dialer=TlsDialer(ca_digest=config.ca_digest, ca_file=config.ca_file),
         keys=FileKeys(Path(folder.name) / "run", boot_id="b1"),
-        inventory=saying({"disks": [{"serial": "S1"}]}),
-        status=saying({"uptime": 1}),
+        inventory=saying(facts.inventory(Path(folder.name))),
+        status=saying(facts.status(Path(folder.name))),
     )
     spool.add("info", "test", "the first second of boot")
     running = asyncio.create_task(home.run())
@@ -98,10 +100,10 @@ async def next_of(watcher: Subscription, kind: type[Any] | tuple[type[Any], ...]
         return event
 
 
-async def test_the_agent_comes_home_and_works(endpoint: Endpoint) -> None:
+async def test_the_agent_comes_home_and_works(endpoint: Endpoint, wiretap: Wiretap) -> None:
     def erase(params: Mapping[str, Any], _context: TaskContext, reporter: Reporter) -> dict[str, Any]:
         reporter.progress(50, eta=3, step="overwrite", bytes_per_second=7)
-        return {"erased": [params["disk"]]}
+        return {"erased": params["allow"]}
 
     token, news = (await endpoint.grant(MAC)).token, (InventoryReceived, LogReceived)
     with endpoint.subscribe() as watcher:
@@ -111,13 +113,15 @@ async def test_the_agent_comes_home_and_works(endpoint: Endpoint) -> None:
             both = {
                 type(event): event for event in [await next_of(watcher, news), await next_of(watcher, news)]
             }
-            assert both[InventoryReceived].inventory["disks"] == [{"serial": "S1"}]
+            assert [disk["serial"] for disk in both[InventoryReceived].inventory["disks"]] == ["S1"]
             assert both[LogReceived].record["event"] == "the first second of boot"
-            task_id = await endpoint.run_task("node-1", "decom.disk_erase", {"disk": "S1"})
+            task_id = await endpoint.run_task("node-1", "decom.disk_erase", {"allow": ["S1"]})
             async with asyncio.timeout(20):
                 task = await endpoint.wait_task(task_id)
-            assert (await endpoint.call("node-1", "status"))["uptime"] == 1
+            assert (await endpoint.call("node-1", "status"))["version"] == "test"
     assert (task.state, task.result, task.percent) == (TaskState.COMPLETE, {"erased": ["S1"]}, 100.0)
+    commands = ("enroll", "handshake", "inventory", "status", "log", "task_status", "decom.disk_erase")
+    assert wiretap.heard.keys() >= {f"{name}.{part}" for name in commands for part in ("params", "result")}
 
 
 async def test_a_failure_arrives_with_code_and_words(endpoint: Endpoint) -> None:
@@ -145,7 +149,7 @@ async def test_the_two_steps_of_leaving(endpoint: Endpoint) -> None:
         with endpoint.subscribe() as watcher:
             async with agent(endpoint, (await endpoint.grant(MAC)).token, {"standbye.run_image": run_image}):
                 task_id = await endpoint.run_image(
-                    "node-1", {"image_id": "i", "config_drive": {"meta_data": {}}}
+                    "node-1", {"image_id": "i", "config_drive": {"meta_data": {"uuid": "u"}}}
                 )
                 assert await asyncio.to_thread(gone.wait, 20)
                 assert (await endpoint.task(task_id)).state is TaskState.LEAVING

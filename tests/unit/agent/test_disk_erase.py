@@ -10,6 +10,7 @@ import pytest
 from fakes.disks import Bench, FailsHalfway, MemoryDisk, medium
 from fakes.machine_disks import disk_at
 from fakes.reporting import ToldReporter
+from fakes.wiretap import valid
 from teeth_agent.erase.plan import Probes
 from teeth_agent.erase.policy import read_policy
 from teeth_agent.errors import AgentError, Cancelled
@@ -45,10 +46,10 @@ def two(first=MemoryDisk, second=MemoryDisk):
 
 def test_a_plan_touches_nothing_and_its_digest_may_be_quoted(state):
     bench = two()
-    plan = run(bench, {"plan": True}, state)["plan"]
+    plan = valid("decom.disk_erase.outcome", run(bench, {"plan": True}, state))["plan"]
     assert [unit["action"] for unit in plan["units"]] == ["erase", "erase"]
     assert all(disk.written == 0 for disk in bench.disks.values())
-    result = run(bench, {"plan_digest": plan["digest"]}, state)
+    result = valid("decom.disk_erase.outcome", run(bench, {"plan_digest": plan["digest"]}, state))
     assert result["complete"]
     assert result["plan_digest"] == plan["digest"]
 

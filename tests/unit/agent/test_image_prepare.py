@@ -13,6 +13,7 @@ from fakes import diskimages
 from fakes.imageserver import serving, status, whole
 from fakes.machine_disks import disk_at
 from fakes.reporting import ToldReporter
+from fakes.wiretap import valid
 from teeth_agent.blockio import open_device
 from teeth_agent.errors import AgentError, Cancelled, DeviceError
 from teeth_agent.image import gpt
@@ -79,7 +80,7 @@ def test_an_image_is_written_verified_and_remembered(image, packed, context, tmp
         table = gpt.read(device)
     assert [one.number for one in table.partitions] == [1, 2, 3]
     assert table.last_usable > 39 * MIB // 512
-    assert result["verified"] is True
+    assert valid("standbye.prepare_image.outcome", result)["verified"] is True
     assert result["raw_bytes"] == len(image)
     assert result["written_bytes"] == len(image)
     assert result["zero_bytes"] > 10 * MIB

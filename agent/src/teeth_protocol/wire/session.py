@@ -175,7 +175,7 @@ class Address:
     """An interface and the address that it has now."""
 
     name: Name
-    mac: Mac | None = None
+    mac: Annotated[str, Text(least=0, most=64)] | None = None
     address: Name | None = None
     carrier: bool | None = None
 
