@@ -1,6 +1,6 @@
 # `make help` is the contract. Every target does the set-up it needs; a second run repeats nothing.
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-fast fuzz image guest lab bench lint types fmt schemas clean
+.PHONY: help setup demo test test-fast fuzz sim image guest lab bench lint types fmt schemas clean
 TEETH := .venv/bin/teeth
 PYTEST := .venv/bin/python -m pytest
 
@@ -23,6 +23,10 @@ test-fast: setup lint types ## The tests that need no image and no boot (under t
 fuzz: setup ## Fuzz the readers of untrusted input: SECONDS=60 TARGET=json
 	@.venv/bin/python tests/fuzz/run.py "$(SECONDS)" "$(TARGET)"
 
+sim: setup ## Simulate agent and endpoint under faults: SEEDS=1000 WORKERS=2 PLANT=..., or replay SEED=K
+	@PYTHONPATH=tests .venv/bin/python -m sim $(if $(SEED),--seed $(SEED) --trace,$(if $(SEEDS),--seeds $(SEEDS))) \
+		$(if $(WORKERS),--workers $(WORKERS)) $(if $(FIRST),--first $(FIRST)) $(if $(PLANT),--plant $(PLANT))
+
 image: setup ## Build the ramdisk: build/ramdisk/{vmlinuz,initramfs,manifest.json}
 	@$(TEETH) image build
 
@@ -32,8 +36,9 @@ guest: setup ## Build the operating system image that the demo deploys: build/gu
 lab: setup ## Find the accelerator that truly works here and show what the lab can do
 	@$(TEETH) lab probe
 
-bench: setup image ## Measure the JSON reader, boot to dial-home and memory: build/bench/*.json
+bench: setup image ## Measure the JSON reader, pings under load, boot to dial-home and memory: build/bench/*.json
 	@.venv/bin/python bench/strictjson.py
+	@.venv/bin/python bench/ping.py
 	@.venv/bin/python bench/boot.py
 
 lint: setup ## ruff, import-linter, dib-lint, shellcheck

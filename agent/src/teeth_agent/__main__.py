@@ -19,6 +19,7 @@ from teeth_agent.errors import AgentError
 from teeth_agent.inventory import machine
 from teeth_agent.network.bring_up import Network, network
 from teeth_agent.run import Orphans
+from teeth_agent.session.bell import favour_the_loop
 from teeth_agent.session.clock import SystemClock
 from teeth_agent.session.console import Console
 from teeth_agent.session.dial import TlsDialer
@@ -143,6 +144,7 @@ def main() -> int:
     logging.getLogger("pyroute2").setLevel(logging.WARNING)
     console = Console()
     timings = {"process": _process_start(), "python": time.monotonic()}
+    favour_the_loop()
     boot_id = machine.boot_id(_ROOT)
     run.mark_tools(boot_id)
     try:

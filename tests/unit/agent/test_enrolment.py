@@ -13,7 +13,7 @@ import pytest
 from fakes.living_agent import TOKEN, agent
 from fakes.tls_endpoint import Authority, TlsEndpoint, Visit, tls_endpoint
 from teeth_agent.session.enrol import FileKeys
-from teeth_agent.session.membership import ADVICE, Membership
+from teeth_agent.session.membership import ADVICE, Membership, last_words
 from teeth_protocol.errors import ProblemError
 
 
@@ -170,6 +170,56 @@ async def test_a_good_certificate_outlives_an_endpoint_that_does_not_answer_for_
             if not visit.over.done():
                 break
         assert visit.identity == ("node-1", "boot-1")
+
+
+@pytest.mark.parametrize("code", ["not_enrolled", "wrong_identity", "certificate_expired"])
+async def test_a_certificate_that_is_refused_by_name_is_replaced_at_once(
+    endpoint: TlsEndpoint, authority: Authority, code: str
+) -> None:
+    async def refuse(visit: Visit, method: str, params: Mapping[str, Any]) -> dict[str, Any]:
+        if method == "handshake" and endpoint.enrolments.qsize() == 1:
+            raise ProblemError(code, f"{code}: not this one")
+        return {}
+
+    endpoint.reply = refuse
+    async with agent(endpoint.port, digest=authority.digest) as living:
+        await endpoint.visit()
+        assert endpoint.enrolments.qsize() == 2
+        said = living.screen.getvalue()
+    assert f"teeth: problem {code}: 127.0.0.1:{endpoint.port}: not this one: {ADVICE[code]}\n" in said
+
+
+async def test_a_boot_that_was_overtaken_does_not_ask_for_more_certificates(
+    endpoint: TlsEndpoint, authority: Authority
+) -> None:
+    refusals = 0
+
+    async def refuse(visit: Visit, method: str, params: Mapping[str, Any]) -> dict[str, Any]:
+        nonlocal refusals
+        if method == "handshake" and refusals < 4:
+            refusals += 1
+            raise ProblemError("stale_boot", "stale_boot: a newer boot has enrolled")
+        return {}
+
+    endpoint.reply = refuse
+    async with agent(endpoint.port, digest=authority.digest):
+        await endpoint.visit()
+    assert (refusals, endpoint.enrolments.qsize()) == (4, 1)
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        ("stale_boot: a newer one: of today", ("stale_boot", "a newer one: of today")),
+        ("no handshake in time", ("refused", "no handshake in time")),
+        ("some_code: of tomorrow", ("refused", "some_code: of tomorrow")),
+        ("params.id: missing", ("refused", "params.id: missing")),
+        ("stale_boot", ("refused", "stale_boot")),
+        ("", ("refused", "")),
+    ],
+)
+def test_last_words(text: str, told: tuple[str, str]) -> None:
+    assert last_words(text) == told
 
 
 async def renewable(visit: Visit, method: str, params: Mapping[str, Any]) -> dict[str, Any]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import logging
 import random
 import time
@@ -13,19 +12,21 @@ from typing import Any
 
 from teeth_agent.config import Config
 from teeth_agent.errors import AgentError
+from teeth_agent.session.bell import Bell
 from teeth_agent.session.console import Console
 from teeth_agent.session.dial import Dialer
 from teeth_agent.session.enrol import Keys
-from teeth_agent.session.membership import ADVICE, EnrolError, Membership
+from teeth_agent.session.membership import ADVICE, EnrolError, Membership, last_words
 from teeth_agent.session.places import Place, Places
 from teeth_agent.session.spool import LogSpool
 from teeth_agent.session.taskrunner import TaskRunner
 from teeth_protocol import capabilities, methods
 from teeth_protocol.connection import Closed, Role
 from teeth_protocol.errors import ProblemError
-from teeth_protocol.fields import Fields
 from teeth_protocol.limits import Limits
+from teeth_protocol.shape import read
 from teeth_protocol.strictjson import dumps
+from teeth_protocol.wire.tasks import CancelTask
 from teeth_stream import Peer, Reader, RemoteError, Writer
 
 _log = logging.getLogger(__name__)
@@ -97,12 +98,8 @@ class Home:
         self._limits = limits or Limits()
         self._jitter = jitter
         self._loop = asyncio.get_running_loop()
-        self._logs = asyncio.Event()
-        spool.notify = self._log_waits
-
-    def _log_waits(self) -> None:
-        with contextlib.suppress(RuntimeError):  # the loop is closed: the process ends
-            self._loop.call_soon_threadsafe(self._logs.set)
+        self._logs = Bell()
+        spool.notify = self._logs.ring
 
     async def run(self) -> None:
         """Never returns: a machine that waits for orders has nothing better to do than to dial."""
@@ -176,7 +173,7 @@ class Home:
         self._ended(place, closed)
         if accepted.is_set():
             return self._places.met
-        self._membership.doubted()
+        self._membership.doubted(last_words(closed.reason)[0])
         return self._places.refused if closed.fatal else self._places.failed
 
     async def _converse(
@@ -212,7 +209,8 @@ class Home:
 
     def _ended(self, place: Place, closed: Closed) -> None:
         if closed.fatal:
-            self._complain(place, "refused", f"{place}: {closed.reason}")
+            code, words = last_words(closed.reason)
+            self._complain(place, code, f"{place}: {words}")
         elif place.news(closed.reason):
             self._console.say(f"connection to {place} ended: {closed.reason}")
 
@@ -263,7 +261,7 @@ class Home:
         if method == methods.INVENTORY:
             return await self._inventory()
         if method == "cancel_task":
-            return self._tasks.cancel(Fields(params).text("task_id"))
+            return self._tasks.cancel(read(CancelTask, params).task_id)
         if method.startswith(("decom.", "standbye.")):
             return self._tasks.start(method, params)
         raise ProblemError("unknown_method", f"this agent has no {method}")

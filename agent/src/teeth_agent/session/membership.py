@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import re
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -35,8 +36,21 @@ ADVICE: Mapping[str, str] = {
     "give this machine a new boot grant and start it again",
     "token_other_node": "give this machine a boot grant of its own and start it again",
     "node_claimed": "if that machine is gone, `teeth node forget` makes the id free",
-    "stale_boot": "this boot was overtaken by a newer one of the same node: start this machine again",
+    "stale_boot": "start this machine again, unless it was the other one that should not be there",
+    "not_enrolled": "a certificate is asked for anew",
+    "wrong_identity": "a certificate is asked for anew",
+    "certificate_expired": "a certificate is asked for anew",
+    "no_common_version": "agent and endpoint are of different times: build the ramdisk anew",
 }
+# Last words after which the certificate is the reason, and not the network.
+_ABOUT_CERTIFICATE = frozenset({"not_enrolled", "wrong_identity", "certificate_expired"})
+_LAST_WORDS = re.compile(r"([a-z_]{3,32}): (.+)", re.DOTALL)
+
+
+def last_words(text: str) -> tuple[str, str]:
+    """A fatal error's code and words: "CODE: words" with a code that we know, else ("refused", all)."""
+    match = _LAST_WORDS.fullmatch(text)
+    return (match[1], match[2]) if match is not None and match[1] in ADVICE else ("refused", text)
 
 
 class EnrolError(AgentError):
@@ -85,9 +99,14 @@ class Membership:
         """A handshake was accepted."""
         self._doubts, self._patience = 0, _DOUBTS
 
-    def doubted(self) -> None:
-        """A connection with the certificate came to its end before its handshake was answered."""
-        self._doubts += 1
+    def doubted(self, code: str = "") -> None:
+        """A connection with the certificate came to its end before its handshake was answered.
+
+        ``code``: what the endpoint gave as its reason.
+        """
+        if code == "stale_boot":
+            return  # the certificate is good, and so would be another
+        self._doubts = self._patience if code in _ABOUT_CERTIFICATE else self._doubts + 1
 
     async def request(self) -> dict[str, Any]:
         """The params of the first ``enroll``. To be made before dialling: a stranger has five seconds.

@@ -15,6 +15,7 @@ from typing import Any
 
 from teeth_agent.errors import AgentError
 from teeth_agent.session import journal as journals
+from teeth_agent.session.bell import Bell
 from teeth_agent.session.journal import Journal, JournalError, MemoryJournal, Remembered
 from teeth_agent.session.report import Message, TaskLog, TaskReporter, completed, failed, reportable
 from teeth_agent.session.spool import LogSpool
@@ -127,11 +128,10 @@ class TaskRunner:
         self._journal = journal or MemoryJournal()
         self._start = start
         self._blocked = blocked
-        self._loop = asyncio.get_running_loop()
         self._progress_interval = progress_interval
         self._retry_interval = retry_interval
-        self._wakened = asyncio.Event()
-        self._urgent = asyncio.Event()
+        self._wakened = Bell()
+        self._urgent = Bell()
         self._tasks: dict[str, TaskLog] = {}
         self._claims = Claims()
         self._damage = ""
@@ -320,10 +320,9 @@ class TaskRunner:
         return True
 
     def _wake(self, *, urgent: bool = False) -> None:
-        with contextlib.suppress(RuntimeError):  # the loop is closed: the process ends
-            self._loop.call_soon_threadsafe(self._wakened.set)
-            if urgent:
-                self._loop.call_soon_threadsafe(self._urgent.set)
+        self._wakened.ring()
+        if urgent:
+            self._urgent.ring()
 
     def _reserve(self, task_id: str, below: int) -> None:
         self._note(journals.numbered(task_id, below))
