@@ -9,6 +9,8 @@ from asyncio.subprocess import Process
 from collections.abc import AsyncIterator
 from pathlib import Path
 
+_DEADLINE = 60.0
+
 
 class Measured:
     """A running process; its output goes to files in ``folder``."""
@@ -17,6 +19,16 @@ class Measured:
         self.process = process
         self.out = folder / "stdout"
         self.err = folder / "stderr"
+
+    async def says(self, pattern: str) -> re.Match[str]:
+        """Until its stdout holds ``pattern``."""
+        async with asyncio.timeout(_DEADLINE):
+            while True:
+                text = self.out.read_text(encoding="utf-8", errors="replace")
+                if (found := re.search(pattern, text)) is not None:
+                    return found
+                assert self.process.returncode is None, self.err.read_text(encoding="utf-8", errors="replace")
+                await asyncio.sleep(0.05)  # a file cannot be waited on
 
     def reset_peak(self) -> int:
         """Forget the peak; returns the bytes that are resident now (proc(5): clear_refs, VmRSS)."""

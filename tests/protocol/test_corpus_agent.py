@@ -13,7 +13,8 @@ from fakes import hostile_home
 from fakes.measured import measured
 from fakes.raw_wire import DEADLINE, RawWire, code_of
 from protocol.corpus import fields, table
-from protocol.corpus.case import ANY, Case, Stage
+from protocol.corpus.case import Stage
+from protocol.corpus.over_sockets import comes_to
 from teeth_protocol.connection import Role
 
 _MEMORY = 64 << 20
@@ -73,36 +74,11 @@ async def test_the_whole_corpus(hostile: tuple[Hostile, int], tmp_path: Path) ->
                 wrong[case.name] = problem
             await wire.close()
         grown = agent.peak() - before
+        print(f"grew by {grown >> 20} MiB")
         await still_serves(place)
     assert wrong == {}
     assert agent.faults() == []
     assert grown < _MEMORY
-
-
-async def comes_to(case: Case, wire: RawWire) -> str:
-    """What came of a case that is not what must come; "" when it is."""
-    await wire.send(case.data)
-    if case.ends:
-        await wire.to_the_end()
-        said = wire.fatal()
-        if (said is None) != (case.fatal is None) or (case.fatal or "") not in (said or ""):
-            return f"fatal_error {said!r}, expected {case.fatal!r}"
-        return ""
-    if case.waits:
-        return ""  # its deadline is tested on a virtual clock
-    count = {identity: max(1, case.data.count(b'"id":"%s"' % identity.encode())) for identity in case.answers}
-    if case.ignored:
-        count = dict.fromkeys(case.answers, 1)
-    if not await wire.answers(count):
-        return f"hung up: {wire.said[-1:]}"
-    await wire.say(id="probe", method="ping", params={"still": "there"})
-    if not await wire.answers({"probe": 1}):
-        return f"hung up after it: {wire.said[-1:]}"
-    answers = {message["id"]: code_of(message) for message in wire.answered()}
-    for identity, code in case.answers.items():
-        if answers[identity] != code and code != ANY and not case.racy:
-            return f"{identity} was answered {answers[identity]!r}, expected {code!r}"
-    return "" if answers.keys() == {*case.answers, "probe"} else f"answers {answers}"
 
 
 async def still_serves(place: Hostile) -> None:
@@ -131,7 +107,9 @@ async def test_wrong_types_in_every_field(hostile: tuple[Hostile, int], tmp_path
             code = await ending(wire, f"f{number}", str(params.get("task_id")))
             if case.name not in fields.STRICTER and (code == "bad_params") == case.good:
                 wrong[case.name] = f"{code or 'taken'}, but it is {'good' if case.good else 'bad'}"
-        assert agent.peak() - before < _MEMORY
+        grown = agent.peak() - before
+        print(f"grew by {grown >> 20} MiB")
+        assert grown < _MEMORY
         await wire.close()
         await still_serves(place)
     assert wrong == {}
