@@ -1,4 +1,4 @@
-"""Who may take our time before we know who it is. No I/O and no clock: an address and ``now`` in, a verdict out.
+"""Who may take our time before we know who it is, without I/O and clock: address and ``now`` in, verdict out.
 
 Every connection is a stranger until its handshake is accepted. Strangers are counted by where they come from:
 an IPv4 address, or an IPv6 network of 64 bits, which one host may use whole.

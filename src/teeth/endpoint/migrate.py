@@ -36,9 +36,10 @@ def upgrade(connection: sa.Connection, name: str, *, scripts: str = "teeth.endpo
         if stored != known.get_current_head():
             command.upgrade(config, "head")
             _require_whole(connection)
-        connection.exec_driver_sql(f"PRAGMA user_version={_WITH_REVISIONS}")
-    except (CommandError, sa.exc.SQLAlchemyError) as error:
-        reason = getattr(error, "orig", None) or error
+        if version != _WITH_REVISIONS:
+            connection.exec_driver_sql(f"PRAGMA user_version={_WITH_REVISIONS}")
+    except Exception as error:  # also a slip of a script: the operator is told in one line all the same
+        reason = str(getattr(error, "orig", None) or error).splitlines()[0]
         raise TeethError(
             f"the store {name} could not be brought up to date and was left as it was: {reason}"
         ) from error

@@ -28,12 +28,29 @@ def upgrade() -> None:
         sa.Column("not_after", sa.Float(), nullable=False),
     )
     op.create_index("ix_certificates_node_id", "certificates", ["node_id"])
+    if not sa.inspect(op.get_bind()).has_table("boot_grants"):
+        _grants()
     with op.batch_alter_table("boot_grants") as grants:
         grants.add_column(sa.Column("uuid", sa.String(), nullable=True))
         grants.add_column(sa.Column("spki", sa.String(), nullable=True))
         grants.add_column(sa.Column("node_id", sa.String(), nullable=True))
     op.create_index("ix_boot_grants_uuid", "boot_grants", ["uuid"])
     _owners(machines)
+
+
+def _grants() -> None:
+    """In a first store the boot server made this table, perhaps never. As in 0001."""
+    op.create_table(
+        "boot_grants",
+        sa.Column("token_hash", sa.String(), primary_key=True),
+        sa.Column("token", sa.String(), nullable=True),
+        sa.Column("mac", sa.String(), nullable=True),
+        sa.Column("created", sa.Float(), nullable=False),
+        sa.Column("expires", sa.Float(), nullable=False),
+        sa.Column("boot_id", sa.String(), nullable=True),
+        sa.Column("burnt", sa.Float(), nullable=True),
+    )
+    op.create_index("ix_boot_grants_mac", "boot_grants", ["mac"])
 
 
 def _owners(machines: sa.Table) -> None:
