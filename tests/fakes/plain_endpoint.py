@@ -8,9 +8,7 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
-from teeth.conformance.play import Ask
-from teeth.endpoint.httpserver import listening_socket
-from teeth.endpoint.server import AgentListener
+from teeth.conformance.asking import Ask
 from teeth.service import Endpoint, EndpointConfig
 
 
@@ -18,7 +16,7 @@ from teeth.service import Endpoint, EndpointConfig
 async def plain_endpoint(data: Path) -> AsyncIterator[tuple[int, Ask]]:
     """Its port on 127.0.0.1, and what asks it: for a status at once, for everything else as a task."""
     loop = asyncio.get_running_loop()
-    async with Endpoint(EndpointConfig(data=data)) as endpoint:
+    async with Endpoint(EndpointConfig(data=data, plaintext=("127.0.0.1", 0))) as endpoint:
 
         def ask(node: str, method: str, task_id: str, params: dict[str, Any]) -> None:
             async def do() -> None:
@@ -29,7 +27,5 @@ async def plain_endpoint(data: Path) -> AsyncIterator[tuple[int, Ask]]:
 
             asyncio.run_coroutine_threadsafe(do(), loop).result(20)
 
-        listener = AgentListener(endpoint._hub, endpoint._registrar, plain=True)
-        sock = listening_socket("127.0.0.1", 0, "plain text")
-        async with listener.listen(sock, None):
-            yield sock.getsockname()[1], ask
+        assert endpoint.plaintext_port is not None
+        yield endpoint.plaintext_port, ask

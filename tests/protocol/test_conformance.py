@@ -12,7 +12,8 @@ from fakes.plain_agent import PlanningDisk, real_agent
 from fakes.plain_endpoint import plain_endpoint
 from fakes.tls_endpoint import DEADLINE
 from teeth.conformance import report
-from teeth.conformance.doors import AgentDoor, EndpointDoor
+from teeth.conformance.agentdoor import AgentDoor
+from teeth.conformance.doors import EndpointDoor
 from teeth.conformance.kit import check, passed, select
 from teeth.conformance.play import Outcome
 from teeth.conformance.safety import check_harmless

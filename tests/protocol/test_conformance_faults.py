@@ -17,7 +17,8 @@ from fakes.plain_agent import PlanningDisk, real_agent
 from fakes.plain_endpoint import plain_endpoint
 from fakes.tls_endpoint import DEADLINE
 from fakes.wrong_wire import Fault, relay, when
-from teeth.conformance.doors import AgentDoor, EndpointDoor, NobodyThereError
+from teeth.conformance.agentdoor import AgentDoor
+from teeth.conformance.doors import EndpointDoor, NobodyThereError
 from teeth.conformance.kit import check, select
 from teeth.conformance.play import Outcome
 

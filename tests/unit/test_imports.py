@@ -73,6 +73,10 @@ PLANTED = {
         "agent/src/teeth_agent/erase/plan.py", "import teeth_agent.image.fetch", "agent layers",
     ),
     "siblings meet on the host": ("src/teeth/boot/grants.py", "import teeth.endpoint.ca", "host layers"),
+    "the kit judges with the code that it judges": (
+        "src/teeth/conformance/strict.py", "import teeth_protocol.limits",
+        "the conformance kit reads the protocol on its own",
+    ),
     "errors know everything": ("src/teeth/errors.py", "import teeth.proc", "host layers"),
     "an import in a function": ("src/teeth/paths.py", "def f():\n    from teeth import cli", "host layers"),
     "a module in no layer": ("src/teeth/stray.py", "import os", "host layers"),

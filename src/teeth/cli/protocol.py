@@ -13,10 +13,12 @@ from typing import Any
 import click
 
 from teeth.conformance import report
-from teeth.conformance.doors import AgentDoor, EndpointDoor
+from teeth.conformance.agentdoor import AgentDoor
+from teeth.conformance.asking import Ask
+from teeth.conformance.doors import EndpointDoor
 from teeth.conformance.kit import check as play_all
 from teeth.conformance.kit import passed, select
-from teeth.conformance.play import Ask, Outcome
+from teeth.conformance.play import Outcome
 from teeth.conformance.tls import Address, Credential, load_credential, show_address
 from teeth.conformance.transcript import Transcript
 from teeth.errors import UsageError

@@ -6,9 +6,12 @@ import fnmatch
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
-from teeth.conformance.doors import AgentDoor, EndpointDoor, NobodyThereError
-from teeth.conformance.play import Ask, Outcome, play
-from teeth.conformance.transcript import Transcript, load_folder
+from teeth.conformance.agentdoor import AgentDoor
+from teeth.conformance.asking import Ask
+from teeth.conformance.doors import EndpointDoor, NobodyThereError
+from teeth.conformance.loader import load_folder
+from teeth.conformance.play import Outcome, play
+from teeth.conformance.transcript import Transcript
 from teeth.errors import UsageError
 
 Say = Callable[[Outcome], None]

@@ -4,26 +4,21 @@ from __future__ import annotations
 
 import json
 import secrets
-import threading
 import time
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Protocol
 
 from teeth.conformance import pattern
+from teeth.conformance.asking import Ask, Asking
 from teeth.conformance.conversation import Conversation, Message
 from teeth.conformance.pattern import PatternError, Scope, show
 from teeth.conformance.safety import HarmfulError
 from teeth.conformance.template import TemplateError, expand, unescape
 from teeth.conformance.transcript import Action, Choice, Expect, Send, Step, Transcript
 from teeth.conformance.wrong import Skipped, Wrong
-from teeth.errors import TeethError
 
 WITHIN = 5.0  # seconds for an answer, unless the transcript says otherwise
 _CLOSING = 5.0  # from a fatal_error to the end of the connection
-
-# Make the endpoint ask its node for something: (node, method, task id, params). May block.
-Ask = Callable[[str, str, str, dict[str, Any]], None]
 
 
 class Door(Protocol):
@@ -93,7 +88,7 @@ class _Player:
         self._scope: Scope = {}
         self._lines: dict[str, Conversation] = {}
         self._now = ""
-        self._asking: list[_Asking] = []
+        self._asking: list[Asking] = []
         self.step: Step = transcript.steps[0]
 
     def run(self) -> None:
@@ -302,7 +297,7 @@ class _Player:
             raise Skipped("nobody can make the endpoint ask (--ask)")
         params = json.loads(expand(template, self._scope))
         task_id = str(self._scope["run"])
-        self._asking.append(_Asking(self._ask, (str(self._scope["node"]), method, task_id, params)))
+        self._asking.append(Asking(self._ask, (str(self._scope["node"]), method, task_id, params)))
 
     def _settle(self) -> None:
         """At the end: every command has its answer, once, unless the connection was to end."""
@@ -317,27 +312,3 @@ class _Player:
         if not talk.open:
             raise Wrong("it ended the connection, which was to live")
         self._alive()
-
-
-class _Asking(threading.Thread):
-    """The request to the endpoint, beside the conversation: it may wait for an answer that we give."""
-
-    def __init__(self, ask: Ask, arguments: tuple[str, str, str, dict[str, Any]]) -> None:
-        super().__init__(daemon=True)
-        self._ask = ask
-        self._arguments = arguments
-        self.error: Exception | None = None
-        self.start()
-
-    def run(self) -> None:
-        try:
-            self._ask(*self._arguments)
-        except Exception as error:  # told in finish(), in the thread that plays
-            self.error = error
-
-    def finish(self) -> None:
-        self.join(WITHIN)
-        if self.error is not None:
-            if isinstance(self.error, TeethError):
-                raise Wrong(f"the endpoint could not be asked: {self.error}")
-            raise self.error

@@ -56,7 +56,7 @@ def _check_body(kind: str, message: dict[str, Any]) -> None:
     if kind == "method":
         if not isinstance(body, str) or not body:
             raise Wrong("it sent a command whose method is not a text")
-        if not isinstance(message.get("params", {}), dict):
+        if not isinstance(message.get("params"), dict | None):
             raise Wrong("it sent a command whose params are not an object")
     elif not isinstance(body, dict):
         raise Wrong(f"it sent a response whose {kind} is not an object")

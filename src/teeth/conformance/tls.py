@@ -186,7 +186,7 @@ def _authority_in_chain(address: Address, digest: str) -> bytes:
             inner: Any = tls._sslobj  # type: ignore[attr-defined]
             chain = [ssl.PEM_cert_to_DER_cert(one.public_bytes()) for one in inner.get_unverified_chain()]
     except OSError as error:
-        raise UsageError(f"no TLS with {show_address(address)}: {_reason(error)}") from None
+        raise UsageError(f"no TLS with {show_address(address)}: {reason(error)}") from None
     for certificate in chain:
         if f"sha256:{hashlib.sha256(certificate).hexdigest()}" == digest.lower():
             return certificate
@@ -198,13 +198,11 @@ def show_address(address: Address) -> str:
     return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
 
-def _reason(error: OSError) -> str:
+def reason(error: OSError) -> str:
+    """Why a connection failed, in the fewest words that say it."""
     return str(
         getattr(error, "verify_message", "") or getattr(error, "reason", "") or error.strerror or error
     )
-
-
-reason = _reason
 
 
 def _named(uris: list[str], prefix: str) -> str:
