@@ -109,6 +109,7 @@ class Peer:
         self._commands: asyncio.Queue[CommandReceived] = asyncio.Queue()
         self._waiting: dict[str, asyncio.Future[dict[str, Any]]] = {}
         self._changed = asyncio.Event()
+        self._sleeps_until = 0.0
         self.closed: Closed | None = None
 
     async def run(self) -> Closed:
@@ -183,6 +184,7 @@ class Peer:
     async def _keep_time(self) -> None:
         while (deadline := self.connection.next_deadline()) is not None:
             self._changed.clear()
+            self._sleeps_until = deadline
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout_at(deadline):
                     await self._changed.wait()
@@ -225,7 +227,10 @@ class Peer:
                 self._resolve(event)
             elif isinstance(event, Closed):
                 self.closed = event
-        self._changed.set()
+        # A deadline that moved further away is noticed when the old one has come.
+        deadline = self.connection.next_deadline()
+        if deadline is None or deadline < self._sleeps_until:
+            self._changed.set()
 
     def _resolve(self, event: Answered) -> None:
         future = self._waiting.get(event.id)
