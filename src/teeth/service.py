@@ -10,7 +10,7 @@ import logging
 import socket
 import time
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Self, TypeVar
 
@@ -22,6 +22,7 @@ from teeth.boot.grants import Claim as GrantClaim
 from teeth.boot.images import ImageFile
 from teeth.boot.ipxe import BootTarget, command_line, write_first_hop
 from teeth.endpoint import ca
+from teeth.endpoint.admission import Admission, AdmissionLimits
 from teeth.endpoint.clientcert import LIFETIME, ClientSigner
 from teeth.endpoint.database import Database
 from teeth.endpoint.dispatch import Seat
@@ -62,6 +63,7 @@ class EndpointConfig:
     ``advertise``  the host by which machines reach us, when that is not the address we listen on.
     ``names``      further names and addresses for the certificate.
     ``certificate_lifetime``  of a client certificate, in seconds.
+    ``admission``  what is taken on before it is known who dials.
     ``plaintext``  a listener without TLS and without authority, for development; loopback only.
     ``ramdisk``    folder with vmlinuz and initramfs, None when nothing is booted from here.
     """
@@ -77,6 +79,7 @@ class EndpointConfig:
     kernel_arguments: tuple[str, ...] = _KERNEL_ARGUMENTS
     certificate_lifetime: float = LIFETIME
     plaintext: Address | None = None
+    admission: AdmissionLimits = field(default_factory=AdmissionLimits)
     transcript: Path | None = None
     log: Path | None = None
 
@@ -310,10 +313,11 @@ class Endpoint:
         )
         await enter(serve(door, sockets["boot"]))
         await enter(serve(landing_app(self._hub.land), sockets["landing"], self._tls.context()))
-        listener = AgentListener(self._hub, self._registrar)
+        limits = self.config.admission
+        listener = AgentListener(self._hub, self._registrar, admission=Admission(limits))
         await enter(listener.listen(sockets["agents"], self._tls.context(mutual=True)))
         if "plaintext" in sockets:
-            plain = AgentListener(self._hub, self._registrar, plain=True)
+            plain = AgentListener(self._hub, self._registrar, admission=Admission(limits), plain=True)
             await enter(plain.listen(sockets["plaintext"], None))
 
     def _names(self) -> list[str]:

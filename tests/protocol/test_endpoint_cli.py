@@ -47,6 +47,24 @@ async def test_it_says_where_it_listens_and_ends_cleanly(tmp_path: Path, number:
     assert (process.returncode, output, errors) == (0, b"", b"")
 
 
+@pytest.mark.parametrize("host", ["127.0.0.1", "[::1]"])
+async def test_the_plain_text_listener_is_announced_and_serves(tmp_path: Path, host: str) -> None:
+    async with started("--data", str(tmp_path / "data"), "--plaintext", f"{host}:0") as process:
+        assert process.stdout is not None
+        words = (await process.stdout.readline()).decode().split()
+        assert words[0] == "listening"
+        assert words[1].startswith(f"plaintext={host}:")
+        reader, writer = await asyncio.open_connection(host.strip("[]"), int(words[1].rpartition(":")[2]))
+        writer.write(
+            b'{"version": "v1", "id": "1", "method": "handshake", "params": {"id": "n", "version": "1"}}\n'
+        )
+        assert b'"result"' in await reader.readline()
+        process.send_signal(signal.SIGTERM)
+        output, errors = await process.communicate()
+        writer.close()
+    assert (process.returncode, output, errors) == (0, b"", b"")
+
+
 async def test_a_taken_port_is_one_line(tmp_path: Path) -> None:
     with contextlib.closing(listening_socket("127.0.0.1", 0, "test")) as taken:
         address = f"127.0.0.1:{taken.getsockname()[1]}"
@@ -64,6 +82,8 @@ async def test_a_taken_port_is_one_line(tmp_path: Path) -> None:
     [
         (["--listen", "127.0.0.1"], "not HOST:PORT"),
         (["--listen", "0.0.0.0:0"], "--advertise"),
+        (["--plaintext", "0.0.0.0:0"], "loopback addresses only"),
+        (["--plaintext", "192.0.2.1:4711"], "loopback addresses only"),
         (["--ramdisk", "/nonexistent"], "lacks vmlinuz and initramfs"),
         (["--image", "/nonexistent"], "no image in /nonexistent"),
     ],

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import resource
 import signal
 from pathlib import Path
 
@@ -91,6 +93,7 @@ def run(
     )
     if advertise is None and any(host in ("0.0.0.0", "::") for host, _ in (listen, boot, landing)):  # noqa: S104
         raise UsageError("listening on every address needs --advertise HOST, the one that machines can reach")
+    _allow_open_files()
     asyncio.run(_serve(config, api))
 
 
@@ -111,6 +114,14 @@ async def _serve(config: EndpointConfig, api: Address) -> None:
             f" landing={config.landing[0]}:{running.landing_port} api={url} ca={running.ca_digest}"
         )
         await stop.wait()
+
+
+def _allow_open_files() -> None:
+    """As many as may be open without a privilege: many systems start a program with fewer than an endpoint
+    has connections."""
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    with contextlib.suppress(OSError, ValueError):  # a container may forbid even that; then it is as it was
+        resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
 
 
 def _shown(host: str, port: int | None) -> str:
