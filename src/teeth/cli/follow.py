@@ -132,12 +132,14 @@ class LiveView:
     def __init__(self, shown: Console) -> None:
         self._console = shown
         self._title = Text("")
+        detail = Column(ratio=3, no_wrap=True, overflow="ellipsis")
         self._bars = Progress(
             TextColumn("{task.description}", table_column=Column(no_wrap=True, max_width=28)),
-            BarColumn(bar_width=_BAR, table_column=Column(min_width=_BAR)),
-            TextColumn("{task.percentage:>5.1f} %", table_column=Column(min_width=7)),
+            TextColumn("{task.percentage:>5.1f} %", table_column=Column(no_wrap=True, min_width=7)),
+            # These two give way on a narrow terminal.
+            BarColumn(bar_width=None, table_column=Column(ratio=1, min_width=4, max_width=_BAR)),
             TextColumn(
-                "{task.fields[detail]}", table_column=Column(ratio=1, no_wrap=True, overflow="ellipsis")
+                "{task.fields[detail]}", table_column=Column(ratio=3, no_wrap=True, overflow="ellipsis")
             ),
             console=shown,
             expand=True,

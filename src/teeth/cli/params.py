@@ -49,7 +49,9 @@ def _read(path: Path) -> bytes:
 
 def _value(name: str, text: str) -> Any:
     try:
-        return loads(b'{"value":' + text.encode() + b"}")["value"]
-    except (JsonError, KeyError, UnicodeEncodeError) as error:
+        found = loads(b'{"value":' + text.encode() + b"}")
+        (value,) = found.values()  # a text that closes the value and goes on is none
+    except ValueError as error:
         hint = f"a text is written --param {name}='{json.dumps(text)}'"
         raise UsageError(f"--param {name}: {text!r} is not JSON", hint=hint) from error
+    return value
