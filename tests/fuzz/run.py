@@ -1,5 +1,8 @@
 """``make fuzz``: drive the targets with atheris, a while each, and keep what they trip over.
 
+Two jobs need no atheris: ``cuts`` feeds every case of the corpus cut at every position, ``properties`` runs
+the hypothesis tests with fifty times as many examples (some minutes; only when named).
+
 Findings lie in build/fuzz/TARGET/. One that was understood belongs to tests/protocol/corpus/found/TARGET/ as
 NAME.bin, with its reason in NAME.txt.
 """
@@ -26,6 +29,7 @@ _INSTRUMENTED = [
     "email",
 ]
 _ONE_INPUT = 10  # seconds that one input may take before it counts as a hang
+_CUT_EVERYWHERE = 5000  # bytes of a case: all that a stranger may say
 _MEMORY = 512  # MiB of the whole process, of which the instrumented libraries are most
 
 
@@ -36,16 +40,45 @@ def main(arguments: list[str]) -> int:
     if seconds and not (seconds.isascii() and seconds.isdigit() and int(seconds[:9]) > 0):
         print(f"fuzz: SECONDS={seconds}: expected a whole number above 0", file=sys.stderr)
         return 2
+    sys.path.insert(0, str(ROOT / "tests"))
+    if wanted == "properties":
+        argv = [sys.executable, "-m", "pytest", "-n", "0", "-q", "--hypothesis-profile=long", "tests/fuzz"]
+        return subprocess.run(argv, cwd=ROOT, check=False).returncode
+    if wanted == "cuts":
+        return cut_everywhere()
     if not install():
         return 1
-    sys.path.insert(0, str(ROOT / "tests"))
     from fuzz.targets import TARGETS
 
     if wanted and wanted not in TARGETS:
-        print(f"fuzz: there is no target {wanted}; there are {', '.join(TARGETS)}", file=sys.stderr)
+        known = ", ".join([*TARGETS, "cuts", "properties"])
+        print(f"fuzz: there is no target {wanted}; there are {known}", file=sys.stderr)
         return 2
     results = [drive(name, int(seconds or 60)) for name in ([wanted] if wanted else TARGETS)]
+    if not wanted:
+        results.append(cut_everywhere() == 0)
     return 0 if all(results) else 1
+
+
+def cut_everywhere() -> int:
+    """Every case, cut in two at every position up to some thousand bytes, comes to the same."""
+    from protocol.corpus.play import cuts, play
+    from protocol.corpus.table import cases
+    from teeth_protocol.connection import Role
+
+    count, wrong = 0, []
+    for reader in Role:
+        for case in cases(reader):
+            whole = play(case, [case.data])
+            for pieces in cuts(case.data, everywhere=_CUT_EVERYWHERE):
+                count += 1
+                if play(case, pieces) != whole:
+                    wrong.append(f"{reader.value}.{case.name} at {len(pieces[0])}")
+                    break
+    print(f"fuzz: cuts: {count} ways of cutting, {len(wrong)} of them matter")
+    for name in wrong:
+        print(f"fuzz: cuts: {name}")
+    return 1 if wrong else 0
 
 
 def install() -> bool:

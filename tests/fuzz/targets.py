@@ -208,9 +208,7 @@ def _tools_seeds() -> Iterator[bytes]:
     yield b'{"oacs":22,"fna":7,"sanicap":3,"tnvmcap":"512110190592","unvmcap":0}'
     yield b'{"nsid_list":[{"nsid":1},{"NSID":2}]}'
     yield b'{"oacs":1e999,"fna":"0x1","sanicap":NaN}'
-    yield b"[" * 5000
     yield b" max sectors   = 2097152/2097152, HPA is disabled\n"
-    yield b" max sectors   = " + b"9" * 5000 + b"/1(2?), HPA\n"
     yield (
         b"ATA device, with non-removable media\nCommands/features:\n\t   *\tHost Protected Area feature set\n"
         b"Security: \n\tMaster password revision code = 65534\n\t\tsupported\n\tnot\tenabled\n\tnot\tlocked\n"
