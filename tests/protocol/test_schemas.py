@@ -161,7 +161,6 @@ def test_no_secret_is_in_a_repr() -> None:
     }  # fmt: skip
     said = [
         ("standbye.run_image.params", {"task_id": "t", "image_id": "i", "config_drive": planted}),
-        ("handshake.params", {"id": "n", "token": "hunter2"}),
         ("enroll.params", {"id": "n", "boot_id": "b", "csr": "c", "token": "hunter2"}),
     ]
     for name, value in said:

@@ -16,7 +16,9 @@ import pytest
 from teeth.boot.ipxe import first_hop
 from teeth.cli import teeth
 from teeth.demo.scenario import Fault
+from teeth.endpoint.admission import AdmissionLimits
 from teeth.endpoint.hello import parse_hello
+from teeth.endpoint.hub import SILENCE
 from teeth.endpoint.taskstate import parse_status
 from teeth.paths import find_checkout
 from teeth.service import Endpoint, EndpointConfig
@@ -60,6 +62,19 @@ def bounds() -> list[tuple[str, Any]]:
     return list(dataclasses.asdict(Limits()).items())
 
 
+def test_the_endpoints_own_bounds_are_as_the_code_has_them() -> None:
+    text, limits = " ".join(page("protocol.md").split()), AdmissionLimits()
+    for words in (
+        f"at most {limits.connections} connections, {limits.strangers} of them without a handshake yet",
+        f"an address has {limits.burst:g} units at once and {limits.rate:g} more each second",
+        f"not heard of for {SILENCE:g} s",
+    ):
+        assert words in text
+    assert (limits.connections_of_one, limits.strangers_of_one) == (
+        limits.connections * 3 // 4, limits.strangers * 3 // 4,
+    )  # fmt: skip
+
+
 def state_diagram() -> str:
     lines = [f"    [*] --> {State.HANDSHAKE.value}"]
     lines += [f"    {old.value} --> {new.value}: {why.value}" for (old, why), new in TRANSITIONS.items()]
@@ -73,7 +88,7 @@ def test_the_diagram_shows_exactly_the_transitions() -> None:
 
 def test_every_method_is_listed_and_those_that_are_not_served_are_marked() -> None:
     text = page("protocol.md")
-    rows = text.partition("## Commands\n")[2].partition("\n## ")[0]
+    rows = text.partition("## Commands\n")[2].partition("\n### ")[0]
     assert first_cells(rows) == methods.METHODS.keys()
     missing = {name for name in methods.METHODS if f"`{name}` (not served yet)" in rows}
     assert missing == {name for name, method in methods.METHODS.items() if not method.served}
@@ -93,7 +108,7 @@ def test_the_examples_are_what_the_code_reads() -> None:
                 assert parse_hello(message.params).listed == frozenset({"t-1"})
             if message.method == methods.TASK_STATUS:
                 assert parse_status(message.params).seq is not None
-    assert seen == {methods.HANDSHAKE, methods.LOG, methods.TASK_STATUS}
+    assert seen == {methods.ENROLL, methods.HANDSHAKE, methods.LOG, methods.STATUS, methods.TASK_STATUS}
 
 
 def test_every_code_of_the_conversation_is_explained() -> None:
@@ -108,11 +123,8 @@ def test_every_code_of_the_conversation_is_explained() -> None:
             tree = ast.parse(path.read_text(encoding="utf-8"))
             codes |= set(codes_in(tree, first={"Problem", "ProblemError", "GrantRefused"}))
             codes |= set(second_arguments(tree, "_refuse"))
-    # Task codes of the endpoint, HTTP answers, and what a peer sent without a code.
+    # HTTP answers, and what a peer sent without a code.
     codes -= {
-        "waiting",
-        "silence",
-        "agent_restarted",
         "landing_unknown",
         "landing_used",
         "unspecified",

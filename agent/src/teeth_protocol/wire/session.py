@@ -37,7 +37,6 @@ class Handshake:
     version: Version = "unknown"
     boot_id: BootId | None = None
     ramdisk: Name | None = None
-    token: Annotated[str, Text(most=128), SECRET] | None = field(default=None, repr=False)
     macs: Annotated[tuple[Mac, ...], Items(most=32)] = ()
     tasks: Annotated[tuple[ListedTask, ...], Items(most=64)] | None = None
     timings: Annotated[Mapping[str, float], Items(most=64, name=64)] = field(default_factory=dict)
