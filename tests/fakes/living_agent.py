@@ -60,6 +60,8 @@ async def agent(
     keys: Keys | None = None,
     clock: SystemClock | None = None,
     token: str = TOKEN,
+    node: str = "node-1",
+    boot: str = "boot-1",
     macs: tuple[str, ...] = ("52:54:00:00:00:01",),
     limits: Limits | None = None,
 ) -> AsyncIterator[Agent]:
@@ -69,7 +71,7 @@ async def agent(
     screen, spool = Screen(), LogSpool()
     console = Console(screen)
     work = runner(
-        TaskContext(boot_id="boot-1"),
+        TaskContext(boot_id=boot),
         spool,
         (tasks or {}).get,
         console.say,
@@ -86,7 +88,7 @@ async def agent(
         built=0,
         version="1.2",
     )
-    identity = Identity(node_id="node-1", boot_id="boot-1", macs=macs, timings={"python": 1.23456})
+    identity = Identity(node_id=node, boot_id=boot, macs=macs, timings={"python": 1.23456})
     home = Home(
         config,
         identity,
@@ -94,7 +96,7 @@ async def agent(
         spool,
         console,
         dialer=TlsDialer(ca_digest=digest, ca_file=ca_file, clock=clock, say=console.say),
-        keys=keys or FileKeys(place, boot_id="boot-1"),
+        keys=keys or FileKeys(place, boot_id=boot),
         served=sorted(tasks or {}),
         inventory=saying({"disks": facts}),
         status=saying({"uptime": 7.0}),

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from cryptography import x509
 
 from teeth.build.budget import BUDGETS
 from teeth.build.dib import as_root, remove_tree
@@ -122,6 +123,21 @@ def test_every_tool_the_agent_names_is_there(ramdisk: Ramdisk) -> None:
     programs = {path.name for folder in ("usr/bin", "usr/sbin") for path in (ramdisk.root / folder).iterdir()}
     assert {"hdparm", "nvme", "kexec"} <= named
     assert {name for name in named if name.split("_")[0] in ("sg", "hdparm", "nvme", "kexec")} <= programs
+
+
+def test_the_agent_can_make_its_key_here(ramdisk: Ramdisk) -> None:
+    """With this ramdisk's own openssl and its own Python."""
+    script = (
+        "import os, tempfile; from teeth_agent.tools import openssl\n"
+        "with tempfile.TemporaryDirectory() as folder:\n"
+        "    key = folder + '/key.pem'\n"
+        "    openssl.generate_key(key)\n"
+        "    print(oct(os.stat(key).st_mode & 0o777), openssl.request(key, '/CN=teeth agent'))\n"
+    )
+    mode, _, request = ramdisk.run("/usr/bin/python3", "-c", script).partition(" ")
+    assert mode == "0o600"
+    asked = x509.load_pem_x509_csr(request.encode())
+    assert asked.is_signature_valid
 
 
 def test_the_agent_imports_whole(ramdisk: Ramdisk) -> None:

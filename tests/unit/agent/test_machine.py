@@ -77,6 +77,22 @@ def test_processor_and_memory(tmp_path: Path) -> None:
     assert status["memory"]["total"] == 2048 * 1024
 
 
+def test_addresses_are_those_that_were_given_to_hardware() -> None:
+    links = [link(), link(index=3, name="br0", kind="bridge"), link(index=4, name="eth1", carrier=False)]
+    assert machine.addresses(links, {2: "10.0.2.15", 3: "10.0.9.9"}) == [
+        {"name": "eth0", "mac": "52:54:00:00:00:01", "address": "10.0.2.15", "carrier": True},
+        {"name": "eth1", "mac": "52:54:00:00:00:01", "address": None, "carrier": False},
+    ]
+
+
+def test_a_uuid_is_told_only_where_there_is_one(tmp_path: Path) -> None:
+    assert machine.system_uuid(tmp_path) is None
+    put(tmp_path, "/sys/class/dmi/id/product_uuid", "4C4C4544-0042-3510-8052-B4C04F4E3532\n")
+    assert machine.system_uuid(tmp_path) == "4c4c4544-0042-3510-8052-b4c04f4e3532"
+    put(tmp_path, "/sys/class/dmi/id/product_uuid", "03000200-0400-0500-0006-000700080009")
+    assert machine.system_uuid(tmp_path) is None
+
+
 @pytest.mark.parametrize(("speed", "wanted"), [("10000", 10000), ("-1", None), ("0", None), ("", None)])
 def test_interfaces(tmp_path: Path, speed: str, wanted: int | None) -> None:
     put(tmp_path, "/sys/class/net/eth0/speed", speed)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import ssl
 import threading
 from collections.abc import Mapping
@@ -292,6 +293,43 @@ async def test_a_log_record_that_was_not_acknowledged_is_sent_again(
         records = [r for r in visit.said("log") if r["logger"] == "test"]
         assert [record["event"] for record in records] == ["one", "two", "three"]
         assert records[2]["dropped"] == 1  # the one that was refused
+
+
+async def test_logs_stay_bounded_and_in_order_over_many_connections(
+    endpoint: TlsEndpoint, authority: Authority
+) -> None:
+    """Each connection is cut in the middle; more comes meanwhile than there is room for."""
+    wanted = 0
+    gate = asyncio.Event()
+
+    async def some(visit: Visit, method: str, params: Mapping[str, Any]) -> dict[str, Any]:
+        if method == "log" and len(visit.said("log")) > wanted:
+            gate.set()
+            await asyncio.Event().wait()
+        return {}
+
+    endpoint.reply = some
+    logger = logging.Logger("teeth.test")
+    acknowledged: list[dict[str, Any]] = []
+    number = 0
+    async with agent(endpoint.port, digest=authority.digest) as living:
+        logger.addHandler(living.spool)
+        for wanted, burst in ((3, 50), (0, 700), (400, 1100), (5000, 1)):
+            visit = await endpoint.visit()
+            for _ in range(burst):
+                logger.info("%d", number)
+                number += 1
+            if wanted < 5000:
+                await gate.wait()
+                gate.clear()
+                acknowledged += visit.said("log")[:wanted]
+                await visit.cut()
+        await visit.until(lambda heard: any(p["event"] == str(number - 1) for m, p in heard if m == "log"))
+        acknowledged += visit.said("log")
+    events = [int(record["event"]) for record in acknowledged if record["logger"] == "teeth.test"]
+    assert events == sorted(set(events))
+    assert len(events) + sum(record.get("dropped", 0) for record in acknowledged) == number
+    assert len(events) < number  # some had no room
 
 
 class LeavingRunner(TaskRunner):

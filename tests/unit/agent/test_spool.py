@@ -40,6 +40,18 @@ def test_what_is_put_back_is_the_oldest_and_keeps_its_count() -> None:
     assert [(r["event"], r.get("dropped")) for r in records] == [("1", 1), ("2", None)]
 
 
+def test_what_is_put_back_when_no_room_is_left_is_the_first_to_go() -> None:
+    """It was taken, and as many came meanwhile as there is room for."""
+    spool = LogSpool(max_records=2)
+    spool.add("info", "l", "0")
+    record = spool.take()
+    assert record is not None
+    for number in (1, 2):
+        spool.add("info", "l", f"{number}")
+    spool.put_back(record)
+    assert [(r["event"], r.get("dropped")) for r in drain(spool)] == [("1", 1), ("2", None)]
+
+
 def test_what_is_given_up_is_counted_with_what_it_counted() -> None:
     spool = LogSpool(max_records=2)
     for number in range(3):
@@ -83,6 +95,12 @@ def test_whatever_is_logged_can_be_sent(value: Any) -> None:
     (record,) = drain(spool)
     assert len(dumps(record)) < 8192
     assert list(record["fields"]) == ["left_out"]
+
+
+def test_its_clocks_are_given_to_it() -> None:
+    spool = LogSpool(clock=lambda: 1.5, monotonic=lambda: 2.5)
+    spool.add("info", "l", "x")
+    assert [(r["time"], r["monotonic"]) for r in drain(spool)] == [(1.5, 2.5)]
 
 
 def test_it_is_a_logging_handler() -> None:
