@@ -13,6 +13,7 @@ from typing import Any
 import click
 import pytest
 
+from teeth.api.problems import _PLAIN
 from teeth.boot.ipxe import first_hop
 from teeth.cli import teeth
 from teeth.demo.scenario import Fault
@@ -134,6 +135,18 @@ def test_every_code_of_the_conversation_is_explained() -> None:
     assert codes - first_cells(page("protocol.md")) == set()
 
 
+def test_every_code_of_the_operators_door_is_listed_and_none_that_is_not_said() -> None:
+    said = {"refused"}  # whatever the endpoint says without a code
+    said |= {code for code, _ in _PLAIN.values()}
+    for path in (ROOT / "src/teeth/api").rglob("*.py"):
+        tree = ast.parse(path.read_text(encoding="utf-8"))
+        for function in ("ApiError", "refusal"):
+            said |= set(second_arguments(tree, function))
+    text = page("operator.md").partition("Codes: ")[2].partition("\n- ")[0]
+    assert set(re.findall(r"`([a-z_]+)`", text)) == said
+    assert len(said) > 15
+
+
 # --- problem codes
 
 
@@ -232,6 +245,9 @@ def test_every_variable_that_is_read_is_listed() -> None:
 _COMMAND = re.compile(r"(?:\$ )?(?:TEETH_\w+=\S+ )*(?:\.venv/bin/)?teeth (?!problem\b)([a-z-].*)")
 
 
+BEFORE = {"--data"}
+
+
 def command_lines() -> list[tuple[str, str]]:
     """(page, words behind ``teeth``) of every command in code, in line or in blocks."""
     found = []
@@ -252,7 +268,10 @@ def code_spans(text: str) -> list[str]:
 def test_every_command_line_exists(where: str, words: str) -> None:
     command: click.Command = teeth
     rest = shlex.split(words)
-    while isinstance(command, click.Group) and rest and not rest[0].startswith("-"):
+    while isinstance(command, click.Group) and rest and (rest[0] in BEFORE or not rest[0].startswith("-")):
+        if rest[0] in BEFORE:  # options of the program, with a value, in front of the command
+            rest = rest[2:]
+            continue
         assert rest[0] in command.commands, f"{where}: teeth {words}"
         command = command.commands[rest.pop(0)]
     options = {name: option for option in command.params for name in option.opts}

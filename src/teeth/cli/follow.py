@@ -138,9 +138,7 @@ class LiveView:
             TextColumn("{task.percentage:>5.1f} %", table_column=Column(no_wrap=True, min_width=7)),
             # These two give way on a narrow terminal.
             BarColumn(bar_width=None, table_column=Column(ratio=1, min_width=4, max_width=_BAR)),
-            TextColumn(
-                "{task.fields[detail]}", table_column=Column(ratio=3, no_wrap=True, overflow="ellipsis")
-            ),
+            TextColumn("{task.fields[detail]}", table_column=detail),
             console=shown,
             expand=True,
             auto_refresh=False,

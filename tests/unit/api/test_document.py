@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from typing import Any
 
@@ -11,6 +12,7 @@ from fastapi.openapi.models import OpenAPI
 from fakes.operator_door import Door
 from teeth.api.app import operator_app
 from teeth.api.bells import Bells
+from teeth.paths import find_checkout
 
 VERBS = {"get", "post", "delete", "put", "patch"}
 
@@ -52,6 +54,23 @@ async def test_every_operation_needs_the_token_and_promises_one_shape_of_refusal
             if status >= "400":
                 schema = response["content"]["application/json"]["schema"]
                 assert schema == {"$ref": "#/components/schemas/ErrorBody"}, (path, verb, status)
+
+
+async def test_every_address_is_in_the_manual(door: Door) -> None:
+    manual = (find_checkout().root / "docs/operator.md").read_text(encoding="utf-8")
+    cells = re.findall(r"^\| `((?:GET|POST|DELETE) .*?)` \|", manual, re.MULTILINE)
+    listed = set()
+    for cell in cells:
+        last = verb = ""
+        for word in re.sub(r"[`,]", " ", cell).split():
+            if word.isupper() and "/" not in word:
+                verb = word.lower()
+                continue
+            base = last.rpartition("/")[0] if not word.startswith("/v1") else ""
+            last = base + word if not word.startswith("/v1") else word
+            listed.add((re.sub(r"/[A-Z]+", "/{}", last), verb))
+    served = {(re.sub(r"\{\w+\}", "{}", path), verb) for path, verb, _ in operations(door.document)}
+    assert listed == served
 
 
 async def test_everything_that_is_served_is_in_the_document(door: Door) -> None:
