@@ -49,6 +49,7 @@ class Text:
     pattern: str = ""
     words: str = ""
     cut: bool = False
+    base64: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -226,7 +227,7 @@ def _plain(annotation: Any, marks: tuple[Any, ...]) -> Kind:
         return kinds.FlagKind()
     if annotation is str:
         text = _mark(marks, Text(least=0))
-        return kinds.TextKind(text.least, text.most, text.pattern, text.words, text.cut)
+        return kinds.TextKind(text.least, text.most, text.pattern, text.words, text.cut, text.base64)
     if annotation in (int, float):
         bounds = _mark(marks, Range())
         return kinds.NumberKind(annotation is int, bounds.least, bounds.most, bounds.clamp)

@@ -74,10 +74,10 @@ def test_good_params():
         ("image.compression", "none", "params.image.raw_size: differs from size"),
         ("root_disk", {}, "params.root_disk: expected at least one hint"),
         ("root_disk.colour", "red", "params.root_disk.colour: not a hint"),
-        ("root_disk.size", "10G", "params.root_disk.size: expected a whole number of bytes"),
+        ("root_disk.size", "10G", "params.root_disk.size: expected a whole number"),
         ("root_disk.size", {"op": "~", "value": 1}, "params.root_disk.size.op: expected one of"),
-        ("root_disk.size", {"op": ">"}, "params.root_disk.size.value: expected a whole number"),
-        ("root_disk.serial", {"op": ">", "value": "a"}, "params.root_disk.serial.op: > needs a number"),
+        ("root_disk.size", {"op": ">"}, "params.root_disk.size.value: missing, expected a whole"),
+        ("root_disk.serial", {"op": ">", "value": "a"}, "params.root_disk.serial.op: expected one of ==, !="),
         ("root_disk.rotational", 1, "params.root_disk.rotational: expected true or false"),
     ],
 )

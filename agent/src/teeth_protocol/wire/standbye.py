@@ -18,14 +18,7 @@ Digest = Annotated[
     str,
     Text(pattern="[Ss][Hh][Aa](256:[0-9A-Fa-f]{64}|512:[0-9A-Fa-f]{128})", words="sha256:HEX or sha512:HEX"),
 ]
-Base64 = Annotated[
-    str,
-    Text(
-        least=0,
-        pattern="(?:[A-Za-z0-9+/]{4})*(?:[A-Za-z0-9+/]{2}==|[A-Za-z0-9+/]{3}=)?",
-        words="base64 text",
-    ),
-]
+Base64 = Annotated[str, Text(least=0, base64=True, words="base64 text")]
 Compression = Literal["none", "zstd", "gzip", "xz"]
 Equal = Literal["==", "!="]
 
