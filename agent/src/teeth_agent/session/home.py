@@ -24,9 +24,7 @@ from teeth_protocol import capabilities, methods
 from teeth_protocol.connection import Closed, Role
 from teeth_protocol.errors import ProblemError
 from teeth_protocol.limits import Limits
-from teeth_protocol.shape import read
 from teeth_protocol.strictjson import dumps
-from teeth_protocol.wire.tasks import CancelTask
 from teeth_stream import Peer, Reader, RemoteError, Writer
 
 _log = logging.getLogger(__name__)
@@ -260,11 +258,18 @@ class Home:
             return await self._say_status()
         if method == methods.INVENTORY:
             return await self._inventory()
-        if method == "cancel_task":
-            return self._tasks.cancel(read(CancelTask, params).task_id)
+        if method == methods.CANCEL_TASK:
+            return self._cancel(params)
         if method.startswith(("decom.", "standbye.")):
             return self._tasks.start(method, params)
         raise ProblemError("unknown_method", f"this agent has no {method}")
+
+    def _cancel(self, params: Mapping[str, Any]) -> dict[str, Any]:
+        # Imported only when asked for: types and their readers must not delay the dialling.
+        from teeth_protocol.shape import read
+        from teeth_protocol.wire.tasks import CancelTask
+
+        return self._tasks.cancel(read(CancelTask, params).task_id)
 
     async def _say_status(self) -> dict[str, Any]:
         facts = await self._status()
