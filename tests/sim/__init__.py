@@ -1,0 +1,1 @@
+"""Agent and endpoint in one process under virtual time, with everything that goes wrong: see README.md."""
