@@ -43,12 +43,14 @@ def test_there_are_cases_enough_and_each_has_its_reason() -> None:
 )
 def test_comes_to_what_it_says_however_it_is_cut(reader: Role, family: str, found: list[Case]) -> None:
     wrong: dict[str, str] = {}
+    # The largest family is cut at every position for one reader here, and for both by `make fuzz`.
+    step = 4 if (reader, family) == (Role.AGENT, "json") else 1
     for case in found:
         whole = play(case, [case.data])
         differs = [str(why) for why in disagreements(case, whole)]
         differs += [
             f"cut into {[len(piece) for piece in pieces][:4]}... it comes to {other}"
-            for pieces in cuts(case.data)
+            for pieces in cuts(case.data, step=step)
             if (other := play(case, pieces)) != whole
         ][:1]
         if differs:

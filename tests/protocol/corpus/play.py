@@ -76,11 +76,14 @@ def play(case: Case, pieces: Iterable[bytes]) -> Outcome:
     return outcome
 
 
-def cuts(data: bytes, *, everywhere: int = CUT_EVERYWHERE) -> Iterator[list[bytes]]:
-    """Byte by byte, and in two at every position (at many, where it is longer than ``everywhere``)."""
+def cuts(data: bytes, *, everywhere: int = CUT_EVERYWHERE, step: int = 1) -> Iterator[list[bytes]]:
+    """Byte by byte, and in two at every position (at many, where it is longer than ``everywhere``).
+
+    ``step``: only at every so many.
+    """
     if len(data) <= everywhere:
         yield [data[at : at + 1] for at in range(len(data))]
-        positions: Iterable[int] = range(1, len(data))
+        positions: Iterable[int] = range(1, len(data), step)
     else:
         edge = 96
         head, tail = data[:edge], data[-edge:]
