@@ -8,6 +8,7 @@ from pathlib import Path
 
 import click
 
+from teeth.cli.drive import drive
 from teeth.errors import TeethError
 from teeth.lab.accel import find_accelerator, qemu_version
 from teeth.lab.firmware import find_bios, find_network_rom, find_uefi
@@ -19,6 +20,9 @@ _MIB = 1 << 20
 @click.group()
 def lab() -> None:
     """Virtual machines for trying everything on one computer."""
+
+
+lab.add_command(drive)
 
 
 @lab.command()

@@ -1,0 +1,93 @@
+"""``teeth lab drive``: simulated drives that lie and fail, for any initiator."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import signal
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import click
+
+from teeth.lab.drives.behaviours import explain
+from teeth.lab.drives.control import ask
+from teeth.lab.drives.faults import FAULTS
+from teeth.lab.drives.lies import LIES
+from teeth.lab.drives.server import serve
+from teeth.lab.drives.spec import load
+
+_CONTROL = click.argument("control", type=click.Path(path_type=Path))
+_DRIVE = click.option("--drive", help="Which of the served drives.  [default: the only one]")
+
+
+@click.group()
+def drive() -> None:
+    """Simulated SCSI and SATA drives, served by iSCSI."""
+
+
+@drive.command("serve")
+@click.argument("spec", type=click.Path(path_type=Path, exists=True, dir_okay=False))
+def serve_command(spec: Path) -> None:
+    """Serve the drives that the TOML file SPEC describes, until Ctrl-C or SIGTERM."""
+    asyncio.run(_serve(spec))
+
+
+async def _serve(path: Path) -> None:
+    spec = load(path)
+    ended = asyncio.Event()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        asyncio.get_running_loop().add_signal_handler(number, ended.set)
+    async with serve(spec) as serving:
+        for served in serving.drives:
+            click.echo(f"listening {serving.url(served)} drive={served.name} control={spec.control}")
+        await ended.wait()
+
+
+@drive.command()
+def faults() -> None:
+    """List every lie and every fault there is."""
+    for title, kinds in (("lies", LIES), ("faults", FAULTS)):
+        click.echo(f"{title}:")
+        for kind in kinds:
+            click.echo(f"  {kind.name:<26} {explain(kind)}")
+
+
+@drive.command()
+@_CONTROL
+@click.argument("name")
+@_DRIVE
+@click.option("--off", is_flag=True, help="End it instead.")
+def fault(control: Path, name: str, drive: str | None, off: bool) -> None:
+    """Let the lie or fault NAME (or NAME:ARGUMENT) begin in a served drive.
+
+    CONTROL is the path that serve printed.
+    """
+    _say(_ask(control, {"do": "remove" if off else "add", "what": name, "drive": drive}))
+
+
+@drive.command("power-cut")
+@_CONTROL
+@_DRIVE
+@click.option("--off", "way", flag_value="power-off", help="The power stays away.")
+@click.option("--on", "way", flag_value="power-on", help="The power comes back.")
+def power_cut(control: Path, drive: str | None, way: str | None) -> None:
+    """Cut a served drive's power; without an option it comes back at once."""
+    _say(_ask(control, {"do": way or "power-cut", "drive": drive}))
+
+
+@drive.command("list")
+@_CONTROL
+def list_command(control: Path) -> None:
+    """Show the served drives and what is wrong with them, a JSON object a line."""
+    for found in _ask(control, {"do": "list"})["drives"]:
+        click.echo(json.dumps(found))
+
+
+def _ask(control: Path, request: Mapping[str, Any]) -> dict[str, Any]:
+    return asyncio.run(ask(control, request))
+
+
+def _say(answer: Mapping[str, Any]) -> None:
+    click.echo(json.dumps(answer["drive"]))
