@@ -12,7 +12,7 @@ from typing import Any, Self
 
 import httpx
 
-from teeth.api.credentials import TOKEN_FILE, read_door, read_token
+from teeth.api.credentials import TOKEN_FILE, listeners, read_door, read_token
 from teeth.errors import TeethError, UsageError
 
 _TIMEOUT = 70.0  # an agent's answer to a command may take a minute
@@ -77,7 +77,20 @@ def find_door(data: Path | None, environ: Mapping[str, str]) -> Door:
     if token_file is None:
         assert data is not None
         token_file = str(data / TOKEN_FILE)
-    return Door(url=_checked(url), token=read_token(Path(token_file)))
+    door = Door(url=_checked(url), token=read_token(Path(token_file)))
+    if data is not None and "TEETH_API" not in environ:
+        _require_ours(door, Path(token_file))
+    return door
+
+
+def _require_ours(door: Door, token_file: Path) -> None:
+    """An endpoint that was killed leaves its address behind, and its port to whoever takes it next.
+
+    Raises Unreachable when that is another user, who would be sent the token.
+    """
+    users = listeners(httpx.URL(door.url).port or 0)
+    if users and token_file.stat().st_uid not in users:
+        raise Unreachable(f"another user's program listens at {door.url}", hint="start the endpoint anew")
 
 
 class Operator:

@@ -14,6 +14,7 @@ TOKEN_FILE = "operator.token"  # noqa: S105 - a file's name
 DOOR_FILE = "operator.json"
 _TOKEN_BYTES = 32
 _TOKEN = re.compile(r"[A-Za-z0-9_-]{32,128}")
+_LISTEN = "0A"  # the kernel's number of that state, include/net/tcp_states.h
 _OTHERS = 0o077  # permission bits of group and others
 
 
@@ -69,6 +70,23 @@ def read_door(folder: Path) -> str | None:
     except (ValueError, KeyError, TypeError) as error:
         raise TeethError(f"{path} does not say where the endpoint is", hint="start the endpoint") from error
     return str(url)
+
+
+def listeners(port: int, proc: Path = Path("/proc/net")) -> set[int]:
+    """The users (uid) whose processes listen on this port of loopback, as far as the kernel tells."""
+    found = set()
+    for name in ("tcp", "tcp6"):
+        try:
+            lines = (proc / name).read_text(encoding="ascii").splitlines()[1:]
+        except OSError:
+            continue
+        for fields in map(str.split, lines):
+            address, _, hexadecimal = fields[1].partition(":")
+            # Addresses are in the machine's byte order: 127.x.y.z ends in 7F; all zeros is every address.
+            here = address.endswith("7F") or not address.strip("0") or address.endswith("00000001000000")
+            if fields[3] == _LISTEN and int(hexadecimal, 16) == port and here:
+                found.add(int(fields[7]))
+    return found
 
 
 def remove_door(folder: Path) -> None:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 import json
+import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -12,11 +14,12 @@ import pytest
 from rich.console import Console
 
 from teeth.api.client import Event, find_door, read_events
-from teeth.api.credentials import DOOR_FILE, TOKEN_FILE
+from teeth.api.credentials import DOOR_FILE, TOKEN_FILE, listeners
 from teeth.cli.follow import LiveView, PlainView, details, outcome, verdict
 from teeth.cli.params import read_params
 from teeth.cli.show import clean, size, span
 from teeth.cli.task import turns
+from teeth.endpoint.httpserver import listening_socket
 from teeth.errors import TeethError, UsageError
 
 TOKEN = "x" * 43
@@ -119,6 +122,34 @@ def test_the_environment_counts_more(data: Path, tmp_path: Path) -> None:
 def test_an_address_that_cannot_be_is_refused(data: Path, environ: dict[str, str], words: str) -> None:
     with pytest.raises(TeethError, match=words):
         find_door(data, environ)
+
+
+PROC = """  sl  local_address rem_address   st tx_queue rx_queue tr tm->when retrnsmt   uid  timeout inode
+   0: 0100007F:1F90 00000000:0000 0A 00000000:00000000 00:00000000 00000000  1000        0 1 1 0 100 0 0 10 0
+   1: 00000000:1F91 00000000:0000 0A 00000000:00000000 00:00000000 00000000     0        0 1 1 0 100 0 0 10 0
+   2: 0100007F:1F92 0100007F:1F90 01 00000000:00000000 00:00000000 00000000  1001        0 1 1 0 100 0 0 10 0
+   3: 020200C0:1F90 00000000:0000 0A 00000000:00000000 00:00000000 00000000  1002        0 1 1 0 100 0 0 10 0
+"""
+
+
+def test_the_listeners_of_a_port(tmp_path: Path) -> None:
+    (tmp_path / "tcp").write_text(PROC)
+    assert [listeners(port, tmp_path) for port in (8080, 8081, 8082, 8083)] == [{1000}, {0}, set(), set()]
+    six = PROC.replace(" 0100007F:1F90", " 00000000000000000000000001000000:1F90").replace("1000  ", "1003  ")
+    (tmp_path / "tcp6").write_text(six)
+    assert listeners(8080, tmp_path) == {1000, 1003}
+
+
+def test_this_process_is_among_the_listeners_of_its_port() -> None:
+    with contextlib.closing(listening_socket("127.0.0.1", 0, "test")) as sock:
+        assert listeners(sock.getsockname()[1]) == {os.getuid()}
+
+
+def test_the_token_is_not_sent_to_another_users_program(data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("teeth.api.client.listeners", lambda port: {os.getuid() + 1} if port == 5 else set())
+    with pytest.raises(TeethError, match="another user's program"):
+        find_door(data, {})
+    assert find_door(data, {"TEETH_API": "http://127.0.0.1:5"}).url == "http://127.0.0.1:5"
 
 
 def test_without_a_folder_it_says_how_to_give_one(tmp_path: Path) -> None:
