@@ -311,8 +311,10 @@ class Endpoint:
             images={image.id: image.path for image in self.config.images},
             on_served=self._served,
         )
-        await enter(serve(door, sockets["boot"]))
-        await enter(serve(landing_app(self._hub.land), sockets["landing"], self._tls.context()))
+        await enter(serve(door, sockets["boot"], purpose="boot"))
+        await enter(
+            serve(landing_app(self._hub.land), sockets["landing"], self._tls.context(), purpose="landing")
+        )
         limits = self.config.admission
         listener = AgentListener(self._hub, self._registrar, admission=Admission(limits))
         await enter(listener.listen(sockets["agents"], self._tls.context(mutual=True)))
