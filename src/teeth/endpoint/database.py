@@ -71,7 +71,8 @@ def _lock(folder: Path) -> int:
 
 def _engine(path: Path, *, references: bool = True) -> sa.Engine:
     # The path goes in as it is: in a URL, "?" and "%" in a folder's name would mean something.
-    engine = sa.create_engine(sa.URL.create("sqlite+pysqlite", database=str(path)))
+    # Parameters are hidden: a failing statement is logged, and what it was given may be a secret.
+    engine = sa.create_engine(sa.URL.create("sqlite+pysqlite", database=str(path)), hide_parameters=True)
 
     @sa.event.listens_for(engine, "connect")
     def configure(connection: Any, _record: object) -> None:
