@@ -6,9 +6,14 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 from fakes.wiretap import Wiretap
 from teeth_protocol.connection import Connection, Role
+
+# How long a machine takes to make up an example is its own affair.
+settings.register_profile("wire", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("wire")
 
 # Module -> whose words are judged there. In the others one end, or both, are the test's own.
 _JUDGED = {
