@@ -104,13 +104,21 @@ async def listen(control: Control, path: Path) -> AsyncIterator[None]:
     if len(os.fsencode(path)) > _SOCKET_PATH_MAX:
         raise TeethError(f"control socket {path}: the path is longer than {_SOCKET_PATH_MAX} bytes")
 
+    under_way: dict[asyncio.Task[None], None] = {}
+
     async def connected(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        task = asyncio.current_task()
+        assert task is not None
+        under_way[task] = None
         with suppress(OSError, TimeoutError, asyncio.IncompleteReadError, asyncio.LimitOverrunError):
             async with asyncio.timeout(_SECONDS):
                 line = await reader.readuntil(b"\n")
                 writer.write(json.dumps(_served(control, line)).encode() + b"\n")
                 await writer.drain()
         writer.close()
+        with suppress(OSError):
+            await writer.wait_closed()
+        del under_way[task]
 
     _clear_way(path)
     try:
@@ -122,6 +130,8 @@ async def listen(control: Control, path: Path) -> AsyncIterator[None]:
     finally:
         server.close()
         _remove(path)
+        if under_way:
+            await asyncio.wait(under_way, timeout=_SECONDS)
 
 
 def _served(control: Control, line: bytes) -> dict[str, Any]:
@@ -174,6 +184,7 @@ async def ask(path: Path, request: Mapping[str, Any]) -> dict[str, Any]:
             writer.write(json.dumps(dict(request)).encode() + b"\n")
             line = await reader.readline()
             writer.close()
+            await writer.wait_closed()
     except OSError as error:
         raise TeethError(
             f"no drives are served at {path}: {error.strerror or error}",

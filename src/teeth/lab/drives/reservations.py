@@ -51,7 +51,8 @@ def _full(held: Reservations, nexus: str, key: int) -> bytes:
     """One full status descriptor with the initiator's iSCSI name, SPC-5 6.15.5."""
     holds = held.holds(nexus)
     name = nexus.encode()[:200] + b"\0"
-    name += bytes(-len(name) % 4)
+    # A TransportID of iSCSI has at least 20 bytes of name (SPC-5 7.6.4.6).
+    name = name.ljust(20, b"\0") + bytes(-max(len(name), 20) % 4)
     transport = bytes((0x45, 0)) + len(name).to_bytes(2, "big") + name
     flags = bytes((0x01 if holds else 0, held.type if holds else 0))
     return (

@@ -102,7 +102,8 @@ def _check_reserved(cdb: bytes) -> None:
 def format_unit(unit: Unit, command: Command) -> Answer:
     cdb, disk = command.cdb, unit.disk
     disk.check_writable()
-    if disk.state.format == "running":
+    # A medium whose format failed or was cut short may be formatted; a sanitize comes first.
+    if disk.state.format == "running" or disk.state.sanitize.state in ("running", "failed"):
         raise Refused(unit.medium_trouble() or SEQUENCE_ERROR)
     if cdb[1] & 0xC0:  # protection information
         raise Refused(invalid_field(1))

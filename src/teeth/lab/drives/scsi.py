@@ -89,7 +89,7 @@ def shared_operations() -> Table:
 def _scsi_operations(spec: DriveSpec) -> Table:
     erase: dict[str, Any] = {"seconds": _ERASE_SECONDS, **_WRITE}
     rows = [
-        row(0x04, "FORMAT UNIT", "04f700000000", sanitize.format_unit, **erase),
+        row(0x04, "FORMAT UNIT", "04f700000000", sanitize.format_unit, early=True, **erase),
         row(0x3B, "WRITE BUFFER", "3b1fffffffffffffff00", firmware.write_buffer, seconds=300, **_WRITE),
         row(0x3C, "READ BUFFER", "3c1fffffffffffffff00", firmware.read_buffer, **_WRITE),
         *(

@@ -153,10 +153,13 @@ def _drive(table: _Table, folder: Path, number: int) -> DriveEntry | None:
 
 
 def _blocks(table: _Table, sector: int) -> int:
-    text = table.text("size", "")
+    if not table.has("size"):
+        table.mistake("no size")
+        return 64
+    text = table.text("size", "64 KiB")
     match = _SIZE.fullmatch(text)
     if not match:
-        table.mistake(f"size {text!r} is not a number and B, KiB, MiB, GiB or TiB" if text else "no size")
+        table.mistake(f"size {text!r} is not a number and B, KiB, MiB, GiB or TiB")
         return 64
     size = int(match[1]) * _UNITS[match[2]]
     if sector in (512, 4096) and size % sector:

@@ -189,8 +189,8 @@ class Unit:
     @property
     def descriptor_sense(self) -> bool:
         """D_SENSE of the control mode page."""
-        control = self.modes.get(0x0A)
-        return bool(control[2] & 0x04) if control is not None else self.disk.spec.descriptor_sense
+        control = self.modes.get(0x0A) or bytes.fromhex(self.disk.state.modes.get("10", ""))
+        return bool(control[2] & 0x04) if control else self.disk.spec.descriptor_sense
 
     def identity(self) -> Identity:
         spec = self.disk.spec
