@@ -340,12 +340,16 @@ class Endpoint:
         while True:
             await asyncio.sleep(_CHORES)
             try:
-                await self._hub.notice_silence()
-                await self._hub.db.call(self._grants.tidy)
-                if self._tls.renew():
-                    note(_log, logging.INFO, "the server certificate was renewed")
+                await self.look_after()
             except Exception:  # a full disk, say: the next time it may do better, and the rest goes on
                 _log.exception("the endpoint's regular work failed")
+
+    async def look_after(self) -> None:
+        """What is to be done now and then; a running endpoint does it by itself, every minute."""
+        await self._hub.notice_silence()
+        await self._hub.db.call(self._grants.tidy)
+        if self._tls.renew():
+            note(_log, logging.INFO, "the server certificate was renewed")
 
 
 class _Tokens:

@@ -346,6 +346,17 @@ async def test_the_certificate_is_renewed_while_the_endpoint_serves(tmp_path: Pa
     assert leaf.serial_number != first
 
 
+async def test_an_endpoint_looks_after_its_certificate_on_every_door(endpoint: Endpoint) -> None:
+    ports = (endpoint.agent_port, endpoint.landing_port)
+    before = [await shown(port, endpoint.ca_file) for port in ports]
+    await endpoint.look_after()
+    assert [await shown(port, endpoint.ca_file) for port in ports] == before
+    (endpoint.config.data / "server.pem").unlink()
+    await endpoint.look_after()
+    after = [await shown(port, endpoint.ca_file) for port in ports]
+    assert after[0] == after[1] != before[0] == before[1]
+
+
 async def test_new_connections_see_the_new_certificate_and_old_ones_go_on(tmp_path: Path) -> None:
     authority = ca.load_or_create(tmp_path)
     tls = ServerTls(authority, tmp_path, ["127.0.0.1"])

@@ -68,8 +68,13 @@ class MachineStore:
     def record_certificate(
         self, connection: sa.Connection, node_id: str, boot_id: str, *, spki: str, not_after: float
     ) -> None:
+        """Note what was issued; a key's newest certificate takes the place of its older one."""
         now = self._clock()
-        connection.execute(certificates.delete().where(certificates.c.not_after < now - _KEEP))
+        mine = sa.and_(
+            certificates.c.node_id == node_id, certificates.c.boot_id == boot_id, certificates.c.spki == spki
+        )
+        old = certificates.c.not_after < now - _KEEP
+        connection.execute(certificates.delete().where(sa.or_(mine, old)))
         connection.execute(
             certificates.insert().values(
                 node_id=node_id, boot_id=boot_id, spki=spki, issued=now, not_after=not_after

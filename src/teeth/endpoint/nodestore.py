@@ -13,6 +13,7 @@ from teeth.endpoint.schema import logs, nodes, sessions
 from teeth.endpoint.secrets import redact
 
 _LOGS_KEPT = 10_000  # records a node: some MiB, and days of an ordinary machine
+_SESSIONS_KEPT = 1000  # a node; weeks of one that has a bad line
 _LOGS_SLACK = 256  # how many more may gather before the oldest are removed
 
 
@@ -75,6 +76,13 @@ class NodeStore:
             if node_id is None:
                 return  # the node was forgotten meanwhile
             connection.execute(nodes.update().where(nodes.c.node_id == node_id).values(last_seen=now))
+            newest = (
+                sa.select(sessions.c.id).where(sessions.c.node_id == node_id).order_by(sessions.c.id.desc())
+            )
+            oldest_kept = newest.limit(1).offset(_SESSIONS_KEPT).scalar_subquery()
+            connection.execute(
+                sessions.delete().where(sessions.c.node_id == node_id, sessions.c.id <= oldest_kept)
+            )
 
     def close_stale_sessions(self) -> None:
         """What was open when the endpoint last ended without a word is not open now."""

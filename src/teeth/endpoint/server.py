@@ -75,6 +75,8 @@ class AgentListener:
             reader, writer = await _streams(arrival, tls)
         except OSError as error:  # SSLError and TimeoutError are
             reason = getattr(error, "reason", None) or error.strerror or type(error).__name__
+            # It cost a TLS handshake and a line here, and came to nothing.
+            self._admission.failed(arrival.entry, asyncio.get_running_loop().time())
             note(_log, logging.INFO, "connection without TLS", peer=arrival.where, reason=reason)
             return
         try:

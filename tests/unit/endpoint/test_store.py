@@ -12,7 +12,7 @@ import sqlalchemy as sa
 from teeth.endpoint import nodestore, taskstate
 from teeth.endpoint.database import Database
 from teeth.endpoint.nodestore import NodeStore
-from teeth.endpoint.schema import task_events
+from teeth.endpoint.schema import sessions, task_events
 from teeth.endpoint.taskrows import sql_rows
 from teeth.endpoint.taskstate import TaskState, Verdict, parse_status
 from teeth.endpoint.taskstore import TaskStore
@@ -220,3 +220,16 @@ async def test_transactions_keep_the_order_they_were_asked_in(db: Database) -> N
     seen: list[int] = []
     await asyncio.gather(*(db.call(seen.append, number) for number in range(50)))
     assert seen == list(range(50))
+
+
+def test_a_node_keeps_its_newest_sessions(db: Database, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(nodestore, "_SESSIONS_KEPT", 3)
+    store = NodeStore(db.engine)
+    store.open_session("n2", macs=(), boot_id="b", agent="1", peer="p")
+    for _ in range(10):
+        store.close_session(
+            store.open_session("n1", macs=(), boot_id="b", agent="1", peer="p").session_id, "over"
+        )
+    with db.engine.begin() as connection:
+        kept = connection.execute(sa.select(sessions.c.node_id, sessions.c.epoch)).all()
+    assert [tuple(row) for row in kept] == [("n2", 1), ("n1", 8), ("n1", 9), ("n1", 10)]
