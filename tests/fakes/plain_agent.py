@@ -48,6 +48,7 @@ class PlanningDisk:
             return {"units": []}
         self.plans += 1
         reporter.progress(50, eta=1, step="look")
+        reporter.checkpoint("looked")  # must be acknowledged before there can be an end
         return {"plan": {"units": [], "allow": sorted(policy.allow)}}
 
 

@@ -206,7 +206,6 @@ BAD_TRANSCRIPTS = {
     "an unknown escape": (f"{HEAD}>> \\q\n", 5, "no escape"),
     "an alternative to nothing": (f"{HEAD}| close\n", 5, "without an expectation"),
     "a question without the need": (f"{HEAD}! ask status {{}}\n", 5, "needs: ask"),
-    "any method, to be answered here": (f'{HEAD}< {{"method": ANY, "id": ANY as c}}\n', 5, "a plain method"),
 }
 
 

@@ -9,7 +9,7 @@ import ssl
 import time
 from typing import Any
 
-from teeth.conformance.conversation import Conversation
+from teeth.conformance.conversation import Conversation, Holds
 from teeth.conformance.doors import KIT, NobodyThereError
 from teeth.conformance.safety import Guard
 from teeth.conformance.tasks import Tasks
@@ -19,6 +19,7 @@ from teeth.conformance.wrong import Wrong
 from teeth.errors import UsageError
 
 _TIMEOUT = 10.0
+_OURS = frozenset({"handshake", "enroll"})  # answered by the door, or by ! handshake
 _FIRST_WORD = 10.0  # from a connection to the agent's handshake
 
 
@@ -58,13 +59,13 @@ class AgentDoor:
             raise
         self.digest = self._authority.digest if credential is None else ""
 
-    def connect(self, held: frozenset[str]) -> Conversation:
+    def connect(self, holds: Holds) -> Conversation:
         """The next connection with a handshake. Raises NobodyThereError when the agent stays away."""
         if self._gone:
             raise NobodyThereError("the agent did not dial again")
         deadline = time.monotonic() + self._patience
         while True:
-            talk = self._accept(deadline, held | {"handshake", "enroll"})
+            talk = self._accept(deadline, lambda command: command["method"] in _OURS or holds(command))
             if talk is not None and self._begins(talk):
                 return talk
             if talk is not None:
@@ -83,7 +84,7 @@ class AgentDoor:
         self._listener.close()
         self._authority.close()
 
-    def _accept(self, deadline: float, held: frozenset[str]) -> Conversation | None:
+    def _accept(self, deadline: float, holds: Holds) -> Conversation | None:
         self._listener.settimeout(max(0.01, deadline - time.monotonic()))
         try:
             plain, _ = self._listener.accept()
@@ -101,7 +102,7 @@ class AgentDoor:
                 plain.close()
                 return None
         return Conversation(
-            Wire(sock, Guard().check), "agent", held=held, answer=_answer_of_an_endpoint,
+            Wire(sock, Guard().check), "agent", holds=holds, answer=_answer_of_an_endpoint,
             tasks=self._tasks, plan_safe=self._plan_safe,
         )  # fmt: skip
 

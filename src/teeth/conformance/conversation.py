@@ -24,6 +24,7 @@ UNAUTHENTICATED_LINE = 4 << 10
 LINES = {"agent": 256 << 10, "endpoint": 1 << 20}
 EARLY = frozenset({"handshake", "enroll", "ping"})
 _REMEMBERED = 12  # last messages, shown with a failure
+Holds = Callable[[dict[str, Any]], bool]  # the transcript will answer this command itself
 Answer = Callable[
     [str, dict[str, Any]], dict[str, Any]
 ]  # (method, params) -> {"result": ...} or {"error": ...}
@@ -42,7 +43,7 @@ class Message:
 
 
 class Conversation:
-    """``side``: whom we talk with. ``held``: methods that the transcript answers; the rest ``answer`` does.
+    """``side``: whom we talk with. ``holds``: commands that the transcript answers; ``answer`` does the rest.
 
     ``plan_safe``: an agent that may be sent plans whatever its handshake says.
     """
@@ -52,7 +53,7 @@ class Conversation:
         wire: Wire,
         side: str,
         *,
-        held: frozenset[str],
+        holds: Holds,
         answer: Answer,
         tasks: Tasks,
         plan_safe: bool = False,
@@ -64,6 +65,7 @@ class Conversation:
         self.fatal: str | None = None
         self.ended = False
         self.piece = 0  # bytes written at a time, 0: all at once
+        self.mute = False  # the kit answers nothing
         self.past: collections.deque[str] = collections.deque(maxlen=_REMEMBERED)
         self.owed: collections.Counter[str] = collections.Counter()
         self.hello: dict[str, Any] = {}
@@ -72,7 +74,7 @@ class Conversation:
         self._unended = b""  # of a line that we send piece by piece
         self._later: list[str] = []  # the kit's answers that wait for that line's end
         self._theirs: dict[str, Message] = {}  # their commands that have no answer yet
-        self._held = held
+        self._holds = holds
         self._answer = answer
         self._tasks = tasks
         self._plan_safe = plan_safe
@@ -188,7 +190,7 @@ class Conversation:
             self.hello = params
         if method == "task_status":
             self._tasks.said(params)
-        if method not in self._held:
+        if not self.mute and not self._holds(message.value):
             answer = {"version": "v1", "id": message.id, **self._answer(method, params)}
             text = json.dumps(answer, ensure_ascii=False, separators=(",", ":"))
             if self._unended:

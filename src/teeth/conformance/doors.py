@@ -11,7 +11,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from teeth.conformance.conversation import Conversation
+from teeth.conformance.conversation import Conversation, Holds
 from teeth.conformance.tasks import Tasks
 from teeth.conformance.tls import (
     Address,
@@ -74,9 +74,9 @@ class EndpointDoor:
                 raise
         return door
 
-    def connect(self, held: frozenset[str]) -> Conversation:
+    def connect(self, holds: Holds) -> Conversation:
         return Conversation(
-            Wire(self._dial()), "endpoint", held=held, answer=_answer_of_an_agent, tasks=Tasks()
+            Wire(self._dial()), "endpoint", holds=holds, answer=_answer_of_an_agent, tasks=Tasks()
         )
 
     def hello(self) -> dict[str, Any]:
@@ -121,7 +121,7 @@ class EndpointDoor:
         params = {
             "id": self._node, "boot_id": self._boot, "macs": list(self._macs), "token": token, "csr": request
         }  # fmt: skip
-        talk = self.connect(frozenset())
+        talk = self.connect(lambda _: False)
         try:
             talk.send_line(json.dumps({"version": "v1", "id": "e", "method": "enroll", "params": params}))
             talk.pump(time.monotonic() + _TIMEOUT)

@@ -27,6 +27,7 @@ _ACTIONS: dict[str, tuple[str, tuple[str, ...]]] = {
     "wait": (r"(\d+(?:\.\d+)?) s", SIDES),
     "split": (r"(\d{1,4})", SIDES),
     "drop": (r"", SIDES),
+    "mute": (r"", SIDES),
     "connect": (r"([a-z]+)", ("endpoint",)),
     "on": (r"([a-z]+)", ("endpoint",)),
     "ask": (r"([a-z_.]+) (\{.*\})", ("endpoint",)),
@@ -80,7 +81,7 @@ class _Loader:
             name=self._path.stem, side=self._side, path=self._path, title=self._headers["title"],
             why=self._headers["why"], level=_level(self._headers["level"]),
             seed=self._headers.get("seed", "").strip('"'), extension=self._headers.get("extension", ""),
-            needs=needs, steps=tuple(self._steps), answers=frozenset(self._answers()),
+            needs=needs, steps=tuple(self._steps),
         )  # fmt: skip
 
     def _line(self, number: int, line: str) -> None:
@@ -143,18 +144,6 @@ class _Loader:
         if word == "ask":
             check_template(found[2])
         self._steps.append(Action(line=number, text=line, word=word, arguments=found.groups()))
-
-    def _answers(self) -> Iterator[str]:
-        for step in self._steps:
-            for choice in step.choices if isinstance(step, Expect) else ():
-                if choice.node is None:
-                    continue
-                method, identity = pattern.member(choice.node, "method"), pattern.member(choice.node, "id")
-                if method is None or identity is None or not pattern.captures(identity):
-                    continue
-                if method.kind != "literal":
-                    raise self._error(step.line, "a command whose id is captured needs a plain method")
-                yield method.value
 
     def _check_headers(self, needs: frozenset[str]) -> None:
         if not _NAME.match(self._path.stem):

@@ -10,21 +10,22 @@ from typing import Any, Protocol
 
 from teeth.conformance import pattern
 from teeth.conformance.asking import Ask, Asking
-from teeth.conformance.conversation import Conversation, Message
-from teeth.conformance.pattern import PatternError, Scope, show
+from teeth.conformance.conversation import Conversation, Holds, Message
+from teeth.conformance.pattern import Node, PatternError, Scope, show
 from teeth.conformance.safety import HarmfulError
 from teeth.conformance.template import TemplateError, expand, unescape
 from teeth.conformance.transcript import Action, Choice, Expect, Send, Step, Transcript
 from teeth.conformance.wrong import Skipped, Wrong
 
 WITHIN = 5.0  # seconds for an answer, unless the transcript says otherwise
+_SWITCHES = frozenset({"drop", "accept", "connect", "on"})
 _CLOSING = 5.0  # from a fatal_error to the end of the connection
 
 
 class Door(Protocol):
     """How a transcript comes by connections."""
 
-    def connect(self, held: frozenset[str]) -> Conversation:
+    def connect(self, holds: Holds) -> Conversation:
         """A new one. Of an agent: the next that it dials, its handshake said and not yet answered."""
 
     def hello(self) -> dict[str, Any]:
@@ -89,14 +90,15 @@ class _Player:
         self._lines: dict[str, Conversation] = {}
         self._now = ""
         self._asking: list[Asking] = []
+        self._next = 0
         self.step: Step = transcript.steps[0]
 
     def run(self) -> None:
         names = self._door.names()
         self._scope = {**names, "run": f"{secrets.token_hex(4)}-{self._transcript.name[:60]}"}
         self._connect("first")
-        for step in self._transcript.steps:
-            self.step = step
+        for number, step in enumerate(self._transcript.steps):
+            self._next, self.step = number, step
             match step:
                 case Send():
                     self._send(step)
@@ -104,6 +106,7 @@ class _Player:
                     self._expect(step)
                 case Action():
                     self._act(step)
+        self._next = len(self._transcript.steps)
         for name in list(self._lines):
             self._now = name
             self._settle()
@@ -125,8 +128,24 @@ class _Player:
         return self._lines[self._now]
 
     def _connect(self, name: str) -> None:
-        self._lines[name] = self._door.connect(self._transcript.answers)
+        self._lines[name] = self._door.connect(self._holds)
         self._now = name
+
+    def _holds(self, command: dict[str, Any]) -> bool:
+        """Whether one of the steps to come on this connection takes this command and answers it."""
+        for step in self._transcript.steps[self._next :]:
+            if isinstance(step, Action) and step.word in _SWITCHES:
+                break
+            for choice in step.choices if isinstance(step, Expect) else ():
+                if choice.answers and choice.node is not None and self._may_fit(choice.node, command):
+                    return True
+        return False
+
+    def _may_fit(self, node: Node, command: dict[str, Any]) -> bool:
+        try:
+            return not pattern.match(node, command, dict(self._scope))
+        except PatternError:
+            return True  # it tells of something that is not known yet
 
     # --- sending
 
@@ -221,6 +240,8 @@ class _Player:
                 self._let_pass(float(words[0]), *words[1:], may_speak=step.word == "wait")
             case "split":
                 self._talk.piece = int(words[0])
+            case "mute":
+                self._talk.mute = True
             case "ask":
                 self._start_asking(words[0], words[1])
             case _:

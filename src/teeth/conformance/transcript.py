@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
-from teeth.conformance.pattern import Node
+from teeth.conformance.pattern import Node, captures, member
 
 SIDES = ("endpoint", "agent")
 
@@ -27,6 +27,12 @@ class Choice:
     word: str
     node: Node | None = None
     skip: bool = False
+
+    @property
+    def answers(self) -> bool:
+        """Whether it is a command that the transcript answers by itself: it captures its id."""
+        identity = member(self.node, "id") if self.node is not None and member(self.node, "method") else None
+        return identity is not None and bool(captures(identity))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -52,10 +58,7 @@ Step = Send | Expect | Action
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Transcript:
-    """``level`` is "required", or the capability it is a part of. One of ``seed``, ``extension`` is set.
-
-    ``answers``: methods of the peer's commands that the transcript answers by itself.
-    """
+    """``level`` is "required", or the capability it is a part of. One of ``seed``, ``extension`` is set."""
 
     name: str
     side: str
@@ -67,7 +70,6 @@ class Transcript:
     extension: str = ""
     needs: frozenset[str] = frozenset()
     steps: tuple[Step, ...] = ()
-    answers: frozenset[str] = field(default_factory=frozenset)
 
     @property
     def required(self) -> bool:
