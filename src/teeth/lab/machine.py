@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
+from types import MappingProxyType
 from uuid import UUID
 
 from teeth.errors import UsageError
 from teeth.lab.accel import QEMU, Accelerator, with_parent
-from teeth.lab.disk import VirtualDisk, disk_arguments
+from teeth.lab.disk import Bus, VirtualDisk, disk_arguments
 from teeth.lab.firmware import Firmware, UefiFiles
 from teeth.lab.network import Nic, network_arguments
 
@@ -29,9 +31,12 @@ class DirectBoot:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class NetworkBoot:
-    """iPXE in the first card's ROM takes ``bootfile``, an iPXE script, by TFTP from the folder ``tftp``."""
+    """iPXE in the first card's ROM takes ``bootfile``, an iPXE script, by TFTP from the folder ``tftp``.
 
-    tftp: Path
+    ``tftp`` None: the network that the card is on offers what to boot.
+    """
+
+    tftp: Path | None
     bootfile: str = "boot.ipxe"
 
 
@@ -42,10 +47,12 @@ class DiskBoot:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Machine:
-    """One machine. Sizes: ``memory`` in MiB. ``uuid`` and ``serial`` are what DMI tells the guest.
+    """One machine. Sizes: ``memory`` in MiB. ``uuid``, ``serial`` and ``asset`` (the chassis' tag) are what
+    DMI tells the guest.
 
     With ``restart`` off, a guest's reset ends QEMU instead of running the firmware again. ``rtc`` is what its
-    battery-backed clock says at the start, in UTC; None: the right time.
+    battery-backed clock says at the start, in UTC; None: the right time. ``display``: it has a screen, which
+    can be photographed; the serial console is there either way. ``balloon``: memory can be taken from it.
     """
 
     name: str
@@ -55,12 +62,15 @@ class Machine:
     firmware: Firmware = Firmware.BIOS
     uuid: UUID | None = None
     serial: str = ""
+    asset: str = ""
     manufacturer: str = "Teeth"
     product: str = "Lab machine"
     nics: tuple[Nic, ...] = ()
     disks: tuple[VirtualDisk, ...] = ()
     restart: bool = True
     rtc: datetime | None = None
+    display: bool = False
+    balloon: bool = False
     extra: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
@@ -73,7 +83,7 @@ class Machine:
         for what, values in (
             ("MAC address", [nic.mac for nic in self.nics]),
             ("disk file", [str(disk.path) for disk in self.disks]),
-            ("disk serial", [disk.serial for disk in self.disks]),
+            ("disk serial", [_told_apart(disk) for disk in self.disks]),
         ):
             if twice := next((value for value in values if values.count(value) > 1), None):
                 raise UsageError(f"machine {self.name}: {what} {twice} appears twice")
@@ -95,12 +105,15 @@ def qemu_argv(
     uefi: UefiFiles | None = None,
     *,
     core: int | None = None,
+    cables: Mapping[int, str] = MappingProxyType({}),
 ) -> list[str]:
     """The whole command line. The machine waits (-S) until it is told to go on over QMP, so that faults
     can be set and every event is seen. ``core`` is the host processor that all of QEMU is kept to, None for
-    no such bond. Raises UsageError when a UEFI machine gets no firmware files.
+    no such bond. ``cables`` are the -netdev options of cards whose network is not QEMU's own, by the card's
+    number. Raises UsageError when a UEFI machine gets no firmware files.
     """
     tftp, bootfile = _network_boot(machine)
+    boots = isinstance(machine.boot, NetworkBoot)
     return [
         *with_parent(QEMU, core),
         *accelerator.argv,
@@ -111,14 +124,34 @@ def qemu_argv(
         *(("-rtc", f"base={machine.rtc:%Y-%m-%dT%H:%M:%S}") if machine.rtc else ()),
         *_firmware(machine, uefi),
         *("-chardev", f"socket,id=qmp,fd={channels.qmp}", "-mon", "chardev=qmp,mode=control"),
-        *("-chardev", f"socket,id=console,fd={channels.console},logfile={_escape(str(channels.raw_log))}"),
+        *(
+            "-chardev",
+            f"socket,id=console,fd={channels.console},logfile={_escape(str(channels.raw_log))},logappend=on",
+        ),
         *("-serial", "chardev:console"),
-        *network_arguments(machine.nics, tftp=tftp, bootfile=bootfile),
+        *_parts(machine),
+        *network_arguments(machine.nics, tftp=tftp, bootfile=bootfile, boots=boots, cables=cables),
         *disk_arguments(machine.disks),
         *_kernel(machine.boot),
         *(() if machine.restart else ("-no-reboot",)),
         *machine.extra,
     ]
+
+
+def _told_apart(disk: VirtualDisk) -> str:
+    """A disk's serial; of a second NVMe namespace also its number, as its serial is the controller's."""
+    return disk.serial if disk.nsid == 1 else f"{disk.serial} (namespace {disk.nsid})"
+
+
+def _parts(machine: Machine) -> list[str]:
+    words: list[str] = []
+    if any(disk.bus is Bus.USB for disk in machine.disks) or any(nic.usb for nic in machine.nics):
+        words += ["-device", "qemu-xhci,id=usb"]
+    if machine.display:
+        words += ["-device", "VGA,id=display"]
+    if machine.balloon:
+        words += ["-device", "virtio-balloon-pci,id=balloon"]
+    return words
 
 
 def _network_boot(machine: Machine) -> tuple[Path | None, str]:
@@ -135,7 +168,10 @@ def _identity(machine: Machine) -> list[str]:
     system = f"type=1,manufacturer={_escape(machine.manufacturer)},product={_escape(machine.product)}"
     if machine.serial:
         system += f",serial={_escape(machine.serial)}"
-    return ["-smbios", system, *(("-uuid", str(machine.uuid)) if machine.uuid else ())]
+    words = ["-smbios", system]
+    if machine.asset:
+        words += ["-smbios", f"type=3,asset={_escape(machine.asset)}"]
+    return [*words, *(("-uuid", str(machine.uuid)) if machine.uuid else ())]
 
 
 def _firmware(machine: Machine, uefi: UefiFiles | None) -> list[str]:

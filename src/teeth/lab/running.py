@@ -14,6 +14,7 @@ from pathlib import Path
 
 from teeth.errors import TeethError
 from teeth.lab.accel import QEMU, Accelerator, require_qemu
+from teeth.lab.cabling import Cabling, cabling
 from teeth.lab.console import Console, Line
 from teeth.lab.disk import Bus
 from teeth.lab.firmware import Firmware, UefiFiles, require_uefi
@@ -29,10 +30,13 @@ _DRAIN_SECONDS = 1.0
 class RunningMachine:
     """A machine under power. Times are seconds since its first instruction could run."""
 
-    def __init__(self, machine: Machine, console: Console, qmp: Qmp, process: Process) -> None:
+    def __init__(
+        self, machine: Machine, console: Console, qmp: Qmp, process: Process, cables: Cabling
+    ) -> None:
         self.machine = machine
         self.console = console
         self.qmp = qmp
+        self.cables = cables
         self._process = process
 
     @property
@@ -51,6 +55,8 @@ class RunningMachine:
     async def set_link(self, nic: int, *, up: bool) -> None:
         """Plug the cable of card ``nic`` in or out."""
         await self.qmp.execute("set_link", name=f"nic{nic}", up=up)
+        if nic in self.cables.relays:
+            self.cables.relays[nic].tell(carrier=up)
 
     async def reset(self) -> None:
         """Press the reset button; QMP's RESET event tells that it happened."""
@@ -94,14 +100,16 @@ async def run_machine(
     accelerator: Accelerator,
     folder: Path,
     on_line: Callable[[Line], None] | None = None,
+    fresh: bool = True,
 ) -> AsyncIterator[RunningMachine]:
     """Run ``machine`` while the block runs; QEMU never outlives it, nor this process, nor this thread.
 
     ``folder`` gets console.log (clean, timed), console.raw (as it came), qmp.jsonl (events), qemu.log
     (QEMU's own words) and, for UEFI, the machine's variable store. ``on_line`` is called with each console
-    line. Raises TeethError for missing files and when QEMU does not start, with the reason QEMU gives.
+    line. With ``fresh`` off the logs of an earlier start are continued. Raises TeethError for missing files
+    and when QEMU does not start, with the reason QEMU gives.
     """
-    uefi = _prepare(machine, folder)
+    uefi = _prepare(machine, folder, fresh=fresh)
     log = folder / "qemu.log"
     async with AsyncExitStack() as stack:
         qmp_ours, qmp_theirs = _pair(stack)
@@ -109,9 +117,12 @@ async def run_machine(
         channels = Channels(
             qmp=qmp_theirs.fileno(), console=console_theirs.fileno(), raw_log=folder / "console.raw"
         )
-        argv = qemu_argv(machine, accelerator, channels, uefi, core=_core(machine))
+        cables = stack.enter_context(cabling(machine.nics, folder / "relay.log"))
+        argv = qemu_argv(machine, accelerator, channels, uefi, core=_core(machine), cables=cables.options)
+        fds = (channels.qmp, channels.console, *cables.descriptors)
         started = time.monotonic()
-        process = stack.enter_context(background(argv, log=log, pass_fds=(channels.qmp, channels.console)))
+        process = stack.enter_context(background(argv, log=log, pass_fds=fds))
+        cables.started()
         # QEMU's ends are closed here, so that its end, however it comes, is the end of both streams.
         qmp_theirs.close()
         console_theirs.close()
@@ -119,15 +130,15 @@ async def run_machine(
         def clock() -> float:
             return time.monotonic() - started
 
-        events = stack.enter_context((folder / "qmp.jsonl").open("w"))
-        lines = stack.enter_context((folder / "console.log").open("w"))
+        events = stack.enter_context((folder / "qmp.jsonl").open("a"))
+        lines = stack.enter_context((folder / "console.log").open("a"))
         try:
             qmp = await stack.enter_async_context(open_qmp(qmp_ours, log=events, clock=clock))
         except TeethError as error:
             raise TeethError(f"machine {machine.name} did not start: {_last_words(log)}") from error
         console = Console(log=lines, clock=clock, on_line=on_line)
         await stack.enter_async_context(_pumping(console, console_ours))
-        running = RunningMachine(machine, console, qmp, process)
+        running = RunningMachine(machine, console, qmp, process, cables)
         stack.push_async_callback(_quit, running)
         for index, nic in enumerate(machine.nics):
             if not nic.link:
@@ -151,7 +162,7 @@ def _core(machine: Machine) -> int | None:
     return secrets.choice(sorted(os.sched_getaffinity(0)))
 
 
-def _prepare(machine: Machine, folder: Path) -> UefiFiles | None:
+def _prepare(machine: Machine, folder: Path, *, fresh: bool) -> UefiFiles | None:
     """See that all files a machine is made of exist, and make its folder fresh.
 
     A missing file is said here in our words instead of QEMU's.
@@ -161,13 +172,13 @@ def _prepare(machine: Machine, folder: Path) -> UefiFiles | None:
     match machine.boot:
         case DirectBoot(kernel=kernel, initrd=initrd):
             files += [kernel, *([initrd] if initrd else [])]
-        case NetworkBoot(tftp=tftp, bootfile=bootfile):
+        case NetworkBoot(tftp=Path() as tftp, bootfile=bootfile):
             files.append(tftp / bootfile)
     for file in files:
         if not file.is_file():
             raise TeethError(f"machine {machine.name}: there is no file {file}")
     folder.mkdir(parents=True, exist_ok=True)
-    for name in LOGS:
+    for name in (*LOGS, "relay.log") if fresh else ():
         (folder / name).unlink(missing_ok=True)
     return require_uefi(folder) if machine.firmware is Firmware.UEFI else None
 

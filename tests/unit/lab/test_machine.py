@@ -14,10 +14,11 @@ import pytest
 
 from teeth.errors import UsageError
 from teeth.lab.accel import accelerator
-from teeth.lab.disk import Bus, VirtualDisk, disk_arguments
+from teeth.lab.blocknodes import IoError, Op
+from teeth.lab.disk import Bus, VirtualDisk, disk_arguments, plugged
 from teeth.lab.firmware import Firmware, UefiFiles
 from teeth.lab.machine import Channels, DirectBoot, DiskBoot, Machine, NetworkBoot, qemu_argv
-from teeth.lab.network import Network, Nic
+from teeth.lab.network import Bridged, Network, Nic
 from teeth.lab.running import _core
 
 GIB = 1 << 30
@@ -63,7 +64,7 @@ def test_it_dies_with_its_parent_and_waits_for_the_word() -> None:
 def test_descriptors_and_log_reach_qemu() -> None:
     assert values(argv(machine()), "-chardev") == [
         "socket,id=qmp,fd=7",
-        "socket,id=console,fd=9,logfile=/tmp/a,,b/console.raw",
+        "socket,id=console,fd=9,logfile=/tmp/a,,b/console.raw,logappend=on",
     ]
 
 
@@ -163,10 +164,11 @@ def test_one_controller_for_all_scsi_disks_and_a_port_for_each_sata_disk() -> No
 
 
 def test_a_file_name_with_a_comma_needs_no_care() -> None:
-    [backend] = values(disk_arguments([disk(Bus.VIRTIO_BLK, path=Path("/a,b"))]), "-blockdev")
-    data = json.loads(backend)
-    assert data["file"]["filename"] == "/a,b"
-    assert data["discard"] == data["file"]["discard"] == "unmap"
+    words = values(disk_arguments([disk(Bus.VIRTIO_BLK, path=Path("/a,b"))]), "-blockdev")
+    file, raw = map(json.loads, words)
+    assert file["filename"] == "/a,b"
+    assert raw["file"] == file["node-name"]
+    assert file["discard"] == raw["discard"] == "unmap"
 
 
 @pytest.mark.parametrize(
@@ -180,6 +182,9 @@ def test_a_file_name_with_a_comma_needs_no_care() -> None:
         (Bus.NVME, {"rotational": True}, "cannot say that it rotates"),
         (Bus.NVME, {"size": 1000}, "not a whole number"),
         (Bus.NVME, {"size": 0}, "not a whole number"),
+        (Bus.SATA, {"read_only": True}, "on sata cannot be read-only"),
+        (Bus.VIRTIO_BLK, {"nsid": 2}, "namespace 2"),
+        (Bus.NVME, {"nsid": 257}, "namespace 257"),
     ],
 )
 def test_a_disk_that_cannot_be_is_refused(bus: Bus, changes: dict[str, Any], message: str) -> None:
@@ -238,3 +243,81 @@ def test_only_machines_with_nvme_are_kept_to_one_processor() -> None:
     both = machine(disks=(disk(Bus.VIRTIO_SCSI), disk(Bus.NVME)))
     assert _core(both) in os.sched_getaffinity(0)
     assert _core(machine(disks=(disk(Bus.VIRTIO_SCSI),))) is None
+
+
+def test_namespaces_of_one_serial_share_a_controller() -> None:
+    disks = [disk(Bus.NVME, serial="A", nsid=n, path=Path(f"/d/{n}")) for n in (1, 2)]
+    machine(disks=tuple(disks))
+    found = devices(*disks, disk(Bus.NVME, serial="B"))
+    assert [(one["driver"], one["id"], one.get("bus"), one.get("nsid")) for one in found] == [
+        ("nvme", "nvme0", None, None),
+        ("nvme-ns", "dev0", "nvme0", 1),
+        ("nvme-ns", "dev1", "nvme0", 2),
+        ("nvme", "nvme2", None, None),
+        ("nvme-ns", "dev2", "nvme2", 1),
+    ]
+    with pytest.raises(UsageError, match=r"disk serial A \(namespace 2\) appears twice"):
+        machine(disks=(disks[1], dataclasses.replace(disks[1], path=Path("/d/3"))))
+
+
+def test_a_disk_to_be_taken_out_has_a_port_and_comes_back_as_it_was() -> None:
+    disks = [disk(Bus.NVME, hotplug=True), disk(Bus.VIRTIO_BLK, hotplug=True), disk(Bus.VIRTIO_SCSI)]
+    found = {str(one["id"]): one for one in devices(*disks)}
+    assert found["port0"]["driver"] == found["port1"]["driver"] == "pcie-root-port"
+    assert (found["nvme0"]["bus"], found["nvme0"]["subsys"]) == ("port0", "subsys0")
+    assert [plugged(disks, n) for n in range(3)] == [found["nvme0"], found["dev1"], found["dev2"]]
+    assert [one.removable for one in disks] == [True, True, True]
+    assert not disk(Bus.NVME).removable
+    assert not disk(Bus.SATA, hotplug=True).removable
+
+
+def test_errors_are_met_from_the_start() -> None:
+    errors = (IoError(ops=(Op.WRITE,), sector=2048), IoError(ops=(Op.READ,), number=28, once=True))
+    words = values(disk_arguments([disk(Bus.VIRTIO_SCSI, errors=errors)]), "-blockdev")
+    file, failing, raw = map(json.loads, words)
+    assert (failing["image"], raw["file"]) == (file["node-name"], failing["node-name"])
+    rules = [(one["iotype"], one["errno"], one.get("sector"), one["once"]) for one in failing["inject-error"]]
+    assert rules == [("write", 5, 2048, False), ("write-zeroes", 5, 2048, False), ("read", 28, None, True)]
+
+
+@pytest.mark.parametrize("wrong", [{"ops": ()}, {"sector": -1}, {"number": 0}, {"number": 4096}])
+def test_errors_that_no_disk_has(wrong: dict[str, Any]) -> None:
+    with pytest.raises(UsageError, match="I/O error"):
+        IoError(**wrong)
+
+
+def test_a_read_only_disk_is_opened_so() -> None:
+    file, raw = map(json.loads, values(disk_arguments([disk(Bus.VIRTIO_BLK, read_only=True)]), "-blockdev"))
+    assert file["read-only"] is raw["read-only"] is True
+
+
+def test_screen_balloon_asset_and_usb() -> None:
+    words = argv(
+        machine(display=True, balloon=True, asset="T,7", nics=(dataclasses.replace(NIC, model="usb-net"),))
+    )
+    assert [word for word in values(words, "-device") if "nic0" not in word] == [
+        "qemu-xhci,id=usb",
+        "VGA,id=display",
+        "virtio-balloon-pci,id=balloon",
+    ]
+    assert "usb-net,id=nic0,netdev=net0,mac=52:54:00:00:00:01,bus=usb.0" in words
+    assert values(words, "-smbios")[1] == "type=3,asset=T,,7"
+
+
+def test_ports_of_the_host_lead_to_the_guest() -> None:
+    words = argv(machine(nics=(dataclasses.replace(NIC, forwards=((0, 22), (8022, 80))),)))
+    assert values(words, "-netdev") == [
+        "user,id=net0,hostfwd=tcp:127.0.0.1:0-:22,hostfwd=tcp:127.0.0.1:8022-:80"
+    ]
+    with pytest.raises(UsageError, match="only QEMU's own network forwards"):
+        Nic(mac=NIC.mac, network=Network.SILENT, forwards=((0, 22),))
+
+
+def test_a_bridged_card_hangs_on_its_cable_and_boots_from_what_the_network_offers() -> None:
+    nic = dataclasses.replace(NIC, network=Bridged(namespace="teeth-lan"))
+    spec = machine(nics=(nic,), boot=NetworkBoot(tftp=None))
+    words = qemu_argv(spec, accelerator("tcg", "test"), CHANNELS, None, cables={0: "socket,fd=12"})
+    assert values(words, "-netdev") == ["socket,fd=12,id=net0"]
+    assert values(words, "-device") == [
+        "virtio-net-pci,id=nic0,netdev=net0,mac=52:54:00:00:00:01,bootindex=1"
+    ]
