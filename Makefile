@@ -1,6 +1,6 @@
 # `make help` is the contract. Every target does the set-up it needs; a second run repeats nothing.
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-fast fuzz sim image guest lab bench lint types fmt schemas clean
+.PHONY: help setup demo test test-fast fuzz sim test-lab image guest lab bench lint types fmt schemas clean
 TEETH := .venv/bin/teeth
 PYTEST := .venv/bin/python -m pytest
 
@@ -19,6 +19,9 @@ test: setup lint types ## Every test: unit, protocol, elements, image, boot
 
 test-fast: setup lint types ## The tests that need no image and no boot (under two minutes)
 	@$(PYTEST) -n auto -m "not image and not boot and not slow"
+
+test-lab: setup ## Real tools against simulated drives: the ramdisk in machines, libiscsi's whole suite
+	@$(PYTEST) tests/lab
 
 fuzz: setup ## Fuzz the readers of untrusted input: SECONDS=60 TARGET=json
 	@.venv/bin/python tests/fuzz/run.py "$(SECONDS)" "$(TARGET)"
