@@ -239,3 +239,31 @@ async def test_too_many_commands_that_wait_are_no_refusal(endpoint: Endpoint, ag
         gate.set()
         await reached(endpoint, task_id, TaskState.ACCEPTED)
         await asyncio.gather(*calls, return_exceptions=True)
+
+
+async def test_the_end_of_a_session_that_could_not_be_kept_is_kept_later(
+    endpoint: Endpoint, agent: WireAgent, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A full disk at that moment must not leave a machine that is gone looking as if it were there."""
+    nodes, failed = endpoint._hub.nodes, asyncio.Event()
+    loop = asyncio.get_running_loop()
+
+    def full(session_id: int, reason: str) -> None:
+        loop.call_soon_threadsafe(failed.set)
+        raise OSError("no space left on device")
+
+    async with connected(endpoint, agent) as dialled:
+        task_id = await endpoint.run_task("node-1", ERASE, {})
+        await reached(endpoint, task_id, TaskState.ACCEPTED)
+        await dialled.status(task_id, "running", seq=1, phase="leaving")
+        with monkeypatch.context() as patch:
+            patch.setattr(nodes, "close_session", full)
+            dialled.vanish()
+            await asyncio.wait_for(failed.wait(), 10)
+            while endpoint._hub._ended == {}:  # noqa: ASYNC110 - it is put back when the thread has failed
+                await asyncio.sleep(0)
+            assert endpoint.connected() == []
+            assert (await endpoint.task(task_id)).state is TaskState.LEAVING
+        await endpoint.look_after()
+        assert (await endpoint.task(task_id)).state is TaskState.UNKNOWN
+    assert endpoint._hub._ended == {}

@@ -63,6 +63,8 @@ class Hub:
         self._dispatch = Dispatch(db, self._publish)
         self._admit = admit
         self._sessions: dict[str, Seat] = {}
+        # Sessions whose end is not in the store yet: (session, reason, whether it was its node's newest).
+        self._ended: dict[int, tuple[Seat, str, bool]] = {}
         self._kept: dict[asyncio.Future[Any], None] = {}
         self._joining = asyncio.Lock()
 
@@ -255,17 +257,12 @@ class Hub:
         return {"time": self.clock(), "tasks": has}, send
 
     async def left(self, session: Seat, reason: str) -> None:
-        """A session is over."""
+        """A session is over. What cannot be kept of that now is kept with the next look for silence."""
         newest = self._sessions.get(session.node_id) is session
         if newest:  # first of all: whatever becomes of the rest, nothing is sent to it any more
             del self._sessions[session.node_id]
-        await self.db.call(self.nodes.close_session, session.session_id, reason)
-        if not newest or session.node_id in self._sessions:
-            return
-        for task in await self.db.call(self.tasks.change_open, session.node_id, taskstate.disconnected):
-            self._publish(task)
-        note(_log, logging.INFO, "node disconnected", node=session.node_id, reason=reason)
-        self.feed.publish(NodeDisconnected(node_id=session.node_id, reason=reason, at=self.clock()))
+        self._ended[session.session_id] = (session, reason, newest)
+        await self._keep_end(session.session_id)
 
     async def ready(self, session: Seat, send: list[Task]) -> None:
         """The handshake is answered: repeat what somebody wants cancelled, then send the tasks that wait.
@@ -320,6 +317,8 @@ class Hub:
 
     async def notice_silence(self) -> None:
         """Tasks of nodes that were silent for ten minutes become unknown: call it now and then."""
+        for session_id in list(self._ended):
+            await self._keep_end(session_id)
         for node_id in await self.db.call(self.nodes.silent_since, self.clock() - SILENCE):
             for task in await self.db.call(self.tasks.change_open, node_id, taskstate.silent):
                 self._publish(task)
@@ -333,6 +332,25 @@ class Hub:
         self.feed.close()
 
     # --- inside
+
+    async def _keep_end(self, session_id: int) -> None:
+        """A session that stayed open in the store would be taken for a sign of life for ever."""
+        ended = self._ended.pop(session_id, None)
+        if ended is None:
+            return
+        session, reason, newest = ended
+        try:
+            await self.db.call(self.nodes.close_session, session_id, reason)
+            if not newest or session.node_id in self._sessions:
+                return
+            changed = await self.db.call(self.tasks.change_open, session.node_id, taskstate.disconnected)
+        except BaseException:
+            self._ended[session_id] = ended
+            raise
+        for task in changed:
+            self._publish(task)
+        note(_log, logging.INFO, "node disconnected", node=session.node_id, reason=reason)
+        self.feed.publish(NodeDisconnected(node_id=session.node_id, reason=reason, at=self.clock()))
 
     def _publish(self, task: Task) -> None:
         self.feed.publish(TaskChanged(task=task, fields={}, progress=False))
