@@ -25,8 +25,10 @@ SIZE = 16 << 20
 async def machine_with(
     boot: Boot, ramdisk: Path, folder: Path, *drives: dict[str, Any]
 ) -> AsyncIterator[tuple[Serving, Shell]]:
-    """A machine whose disks are the drives given, each full of a pattern. In the shell $d0, $d1, ... are their
-    device files: the kernel may call them in any order."""
+    """A machine whose disks are the drives given, each full of a pattern.
+
+    In the shell $d0, $d1, ... are their device files: the kernel may call them in any order.
+    """
     entries = []
     for number, drive in enumerate(drives):
         entry = {"name": f"d{number}", "size": "16 MiB", "file": f"d{number}.img", "erase_seconds": 2} | drive
