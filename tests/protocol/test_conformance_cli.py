@@ -137,8 +137,6 @@ async def test_a_command_that_fails_to_ask_is_told(tmp_path: Path) -> None:
             f"127.0.0.1:{port}",
             "--only",
             "seed-task-error",
-            "--stretch",
-            "0.1",
             "--ask",
             "false",
         )

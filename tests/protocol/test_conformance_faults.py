@@ -388,7 +388,7 @@ AGENT["comes again under another name"] = (
 )
 
 
-STRETCH = 0.4  # what never comes is not waited for as long as with a stranger
+STRETCH = 0.6  # what never comes is not waited for as long as with a stranger
 AT_ONCE = 8
 
 
@@ -445,7 +445,7 @@ async def test_without_a_fault_the_relay_changes_nothing(tmp_path: Path) -> None
     async with plain_endpoint(tmp_path / "data") as (port, ask), relay(port, Fault()) as through:
         names = tuple(name for name, _, _ in ENDPOINT.values())
         chosen = select(TRANSCRIPTS, "endpoint", only=names)
-        outcomes = await in_thread(check, chosen, EndpointDoor(("127.0.0.1", through)), ask=ask)
+        outcomes = await in_thread(check, chosen, EndpointDoor(("127.0.0.1", through)), ask=ask, stretch=6)
     assert [one.transcript.name for one in outcomes if one.status != "pass"] == []
     with contextlib.closing(AgentDoor(("127.0.0.1", 0), patience=DEADLINE)) as door:
         async with (
@@ -453,7 +453,7 @@ async def test_without_a_fault_the_relay_changes_nothing(tmp_path: Path) -> None
             real_agent(through, disk=PlanningDisk()),
         ):
             chosen = select(TRANSCRIPTS, "agent", only=tuple(name for name, _, _ in AGENT.values()))
-            outcomes = await in_thread(check, chosen, door)
+            outcomes = await in_thread(check, chosen, door, stretch=6)
     assert [one.transcript.name for one in outcomes if one.status == "fail"] == []
 
 

@@ -57,7 +57,9 @@ def protocol() -> None:
     "--only", multiple=True, metavar="NAME", help="Only these transcripts; * and ? stand for letters."
 )
 @click.option(
-    "--transcripts", type=click.Path(path_type=Path, file_okay=False), help="Folder of transcripts."
+    "--transcripts",
+    type=click.Path(path_type=Path, file_okay=False),
+    help="Their folder.  [default: the checkout's]",
 )
 @click.option("--patience", type=click.FloatRange(1, 3600), default=60.0, show_default=True,
               help="Seconds to wait for an agent to dial.")  # fmt: skip

@@ -18,6 +18,7 @@ from teeth.conformance.transcript import Action, Choice, Expect, Send, Step, Tra
 from teeth.conformance.wrong import Skipped, Wrong
 
 WITHIN = 5.0  # seconds for an answer, unless the transcript says otherwise
+_LOOK = 0.2  # seconds between two looks whether what was asked for will ever come
 _SWITCHES = frozenset({"drop", "accept", "connect", "on"})
 _CLOSING = 5.0  # from a fatal_error to the end of the connection
 
@@ -173,7 +174,8 @@ class _Player:
             if talk.ended:
                 self._ended(step)
                 return
-            if not talk.pump(deadline):
+            now = time.monotonic()
+            if not talk.pump(min(deadline, now + _LOOK)) and (now >= deadline or self.failed_asking()):
                 raise Wrong(f"nothing that fits came within {within:g} s")
 
     def _meets(self, step: Expect, message: Message) -> Choice | None:
