@@ -10,6 +10,7 @@ from teeth.errors import TeethError
 
 _PAGE = 1 << 16
 _CHUNK = 1 << 20
+_EMPTY = bytes(_PAGE)
 
 
 class Media(Protocol):
@@ -44,7 +45,7 @@ class MemoryMedia:
         for page, start, stop in _pages(offset, len(data)):
             part = view[done : done + stop - start]
             done += stop - start
-            if len(part) == _PAGE and not any(part):
+            if len(part) == _PAGE and part == _EMPTY:
                 self._pages.pop(page, None)
                 continue
             held = self._pages.setdefault(page, bytearray(_PAGE))
@@ -97,6 +98,6 @@ def fill(media: Media, offset: int, length: int, pattern: bytes) -> None:
     stop = offset + length
     while offset < stop:
         part = min(step, stop - offset)
-        if not (zero and not any(media.read(offset, part))):
+        if not (zero and media.read(offset, part) == bytes(part)):
             media.write(offset, whole[:part])
         offset += part
