@@ -233,9 +233,6 @@ class MemoryTokens:
         rows.put(rows.disk.tokens, token, replace(known, boot_id=claim.boot_id, spki=claim.spki))
         return True
 
-    def burn_for_boot(self, token: str, *, boot_id: str, macs: frozenset[str]) -> None:
-        raise ProblemError("not_enrolled", "no handshake with a token here")
-
 
 def registrar(disk: Disk, signer: Any, clock: Callable[[], float]) -> Registrar:
     """The product's Registrar on a Disk."""

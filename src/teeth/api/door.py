@@ -29,7 +29,7 @@ async def operator_door(endpoint: Endpoint, address: Address) -> AsyncIterator[s
         host, port = sock.getsockname()[:2]
         url = f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
         bells = Bells()
-        async with serve(Guard(operator_app(endpoint, bells), token=token), sock):
+        async with serve(Guard(operator_app(endpoint, bells), token=token), sock, purpose="operators"):
             write_door(folder, url)
             try:
                 async with bells.hung(endpoint):

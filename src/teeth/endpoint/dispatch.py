@@ -13,11 +13,11 @@ from teeth.endpoint.identity import PeerIdentity
 from teeth.endpoint.logs import note
 from teeth.endpoint.stores import Stores
 from teeth.endpoint.taskstate import Task
+from teeth_protocol import methods
 from teeth_protocol.errors import Problem
 from teeth_stream import Peer, RemoteError
 
 _log = logging.getLogger(__name__)
-_CANCEL_TASK = "cancel_task"
 # Too many commands wait for this agent's answers: it is asked again when some have come.
 _RETRY = 1.0
 # An agent's own word that it closes: like a connection that was lost, the next session decides.
@@ -96,7 +96,7 @@ class Dispatch:
     async def ask_cancel(self, session: Seat, task: Task) -> None:
         """Tell the agent that a task is to stop. Every later session repeats it, until the task is over."""
         try:
-            await session.peer.call(_CANCEL_TASK, {"task_id": task.task_id})
+            await session.peer.call(methods.CANCEL_TASK, {"task_id": task.task_id})
         except RemoteError as error:
             problem = error.problem
             if problem.code == "unknown_task":
