@@ -142,6 +142,35 @@ def background(
                 process.wait()
 
 
+def detach(
+    argv: Sequence[str | os.PathLike[str]],
+    *,
+    log: Path,
+    cwd: Path | None = None,
+    pass_fds: Sequence[int] = (),
+) -> None:
+    """Start a program that outlives this one, in a session of its own and nobody's child; its output goes to
+    the end of ``log``. Raises TeethError when it cannot be started at all."""
+    log.parent.mkdir(parents=True, exist_ok=True)
+    words = ["setsid", "--fork", *(os.fspath(word) for word in argv)]
+    with log.open("ab") as sink:
+        try:
+            status = subprocess.run(
+                words,
+                env=environment(),
+                cwd=cwd,
+                stdin=subprocess.DEVNULL,
+                stdout=sink,
+                stderr=subprocess.STDOUT,
+                pass_fds=pass_fds,
+                check=False,
+            ).returncode
+        except OSError as error:
+            raise _not_started(words, cwd, error) from error
+    if status != 0:
+        raise TeethError(f"{words[2]} could not be started", hint=f"see {log}")
+
+
 def _signal_group(process: Process, number: signal.Signals) -> None:
     """The tool and what it started; not reaped yet, so the number is still its own."""
     with contextlib.suppress(ProcessLookupError):

@@ -9,12 +9,12 @@ from pathlib import Path
 import click
 
 from teeth.cli.drive import drive
-from teeth.errors import TeethError
+from teeth.cli.machines import COMMANDS
+from teeth.cli.nets import net
 from teeth.lab.accel import find_accelerator, qemu_version
 from teeth.lab.firmware import find_bios, find_network_rom, find_uefi
+from teeth.lab.host import MIB, memory_available
 from teeth.paths import Paths, find_checkout
-
-_MIB = 1 << 20
 
 
 @click.group()
@@ -23,6 +23,9 @@ def lab() -> None:
 
 
 lab.add_command(drive)
+lab.add_command(net)
+for command in COMMANDS:
+    lab.add_command(command)
 
 
 @lab.command()
@@ -47,7 +50,7 @@ def probe(again: bool, kernel: Path | None) -> None:
         ("uefi", str(uefi.code) if uefi else "not found (install ovmf)"),
         ("network boot", str(find_network_rom("virtio-net-pci") or "not found (install ipxe-qemu)")),
         ("processors", f"{len(os.sched_getaffinity(0))} {platform.machine()}"),
-        ("memory", f"{_memory_available() // _MIB} MiB available"),
+        ("memory", f"{memory_available() // MIB} MiB available"),
     ):
         click.echo(f"{name:<13} {value}")
 
@@ -59,12 +62,3 @@ def probe_kernel(paths: Paths, boot: Path = Path("/boot")) -> Path | None:
         return built
     found = [path for path in boot.glob("vmlinuz-*") if os.access(path, os.R_OK)]
     return max(found, key=lambda path: path.stat().st_mtime, default=None)
-
-
-def _memory_available() -> int:
-    """Bytes the kernel says new programs can take; proc(5), /proc/meminfo."""
-    for line in Path("/proc/meminfo").read_text().splitlines():
-        name, _, value = line.partition(":")
-        if name == "MemAvailable":
-            return int(value.split()[0]) * 1024
-    raise TeethError("/proc/meminfo does not say MemAvailable")

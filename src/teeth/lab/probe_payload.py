@@ -7,8 +7,9 @@ boot sectors run on hosts whose KVM hangs every kernel, so less would prove noth
 
 from __future__ import annotations
 
-import gzip
 import struct
+
+from teeth.lab.cpio import archive
 
 MARKER = "teeth-probe: user mode reached"
 
@@ -19,7 +20,7 @@ _START = _ELF_HEADER + _PROGRAM_HEADER
 
 def probe_initramfs() -> bytes:
     """A gzip'ed newc archive holding only ``/init`` (every kernel configuration can unpack gzip)."""
-    return gzip.compress(_entry("init", 0o100755, init_program()) + _entry("TRAILER!!!", 0, b""), mtime=0)
+    return archive([("init", 0o100755, init_program())])
 
 
 def init_program() -> bytes:
@@ -48,14 +49,3 @@ def _syscall(number: int, first: int, second: int, third: int) -> bytes:
     # mov eax, edi, esi, edx; syscall. 32-bit moves clear the upper halves.
     moves = ((b"\xb8", number), (b"\xbf", first), (b"\xbe", second), (b"\xba", third))
     return b"".join(opcode + struct.pack("<I", value) for opcode, value in moves) + b"\x0f\x05"
-
-
-def _entry(name: str, mode: int, data: bytes) -> bytes:
-    """One member of a newc archive (Documentation/driver-api/early-userspace/buffer-format.rst)."""
-    fields = (1, mode, 0, 0, 1, 0, len(data), 0, 0, 0, 0, len(name) + 1, 0)
-    head = b"070701" + b"".join(b"%08X" % field for field in fields) + name.encode() + b"\0"
-    return _pad(head) + _pad(data)
-
-
-def _pad(data: bytes) -> bytes:
-    return data + bytes(-len(data) % 4)

@@ -46,8 +46,12 @@ class Qmp:
 
         Raises TeethError when QEMU refuses it or is gone.
         """
+        return await self.command(command, {k.replace("_", "-"): v for k, v in arguments.items()})
+
+    async def command(self, command: str, arguments: Mapping[str, object]) -> object:
+        """Run one command with the arguments as they stand. Raises as execute does."""
         try:
-            return await self._client.execute(command, {k.replace("_", "-"): v for k, v in arguments.items()})
+            return await self._client.execute(command, dict(arguments))
         except ExecuteError as error:
             raise TeethError(f"QEMU refuses {command}: {error}") from error
         except QMPError as error:

@@ -8,7 +8,7 @@ import os
 import secrets
 import socket
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import AsyncExitStack, ExitStack, asynccontextmanager
 from pathlib import Path
 
@@ -69,28 +69,34 @@ class RunningMachine:
 
     async def wait_end(self, *, within: float) -> int:
         """QEMU's exit status once it has ended by itself; TeethError when it has not after ``within`` s."""
-        ended = asyncio.Event()
-        loop = asyncio.get_running_loop()
-        # A process descriptor becomes readable when the process ends; it stays valid until it is reaped,
-        # which only we do.
-        descriptor = os.pidfd_open(self._process.pid) if self.running else -1
-        if descriptor < 0:
-            return self._process.wait()
-        loop.add_reader(descriptor, ended.set)
         try:
             async with asyncio.timeout(within):
-                await ended.wait()
+                return await wait_process(self._process)
         except TimeoutError:
             raise TeethError(f"machine {self.machine.name} did not end within {within:g} s") from None
-        finally:
-            loop.remove_reader(descriptor)
-            os.close(descriptor)
-        return self._process.wait()
 
     def cpu_seconds(self) -> float:
         """Processor time QEMU has used so far."""
         fields = Path(f"/proc/{self._process.pid}/stat").read_text().rpartition(")")[2].split()
         return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
+async def wait_process(process: Process) -> int:
+    """Its exit status, once it has ended by itself."""
+    ended = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    # A process descriptor becomes readable when the process ends; it stays valid until it is reaped,
+    # which only we do.
+    if process.poll() is not None:
+        return process.returncode
+    descriptor = os.pidfd_open(process.pid)
+    loop.add_reader(descriptor, ended.set)
+    try:
+        await ended.wait()
+    finally:
+        loop.remove_reader(descriptor)
+        os.close(descriptor)
+    return process.wait()
 
 
 @asynccontextmanager
@@ -101,12 +107,14 @@ async def run_machine(
     folder: Path,
     on_line: Callable[[Line], None] | None = None,
     fresh: bool = True,
+    inherited: Sequence[int] = (),
 ) -> AsyncIterator[RunningMachine]:
     """Run ``machine`` while the block runs; QEMU never outlives it, nor this process, nor this thread.
 
     ``folder`` gets console.log (clean, timed), console.raw (as it came), qmp.jsonl (events), qemu.log
     (QEMU's own words) and, for UEFI, the machine's variable store. ``on_line`` is called with each console
-    line. With ``fresh`` off the logs of an earlier start are continued. Raises TeethError for missing files
+    line. With ``fresh`` off the logs of an earlier start are continued. ``inherited``: descriptors that
+    ``machine.extra`` speaks of. Raises TeethError for missing files
     and when QEMU does not start, with the reason QEMU gives.
     """
     uefi = _prepare(machine, folder, fresh=fresh)
@@ -119,7 +127,7 @@ async def run_machine(
         )
         cables = stack.enter_context(cabling(machine.nics, folder / "relay.log"))
         argv = qemu_argv(machine, accelerator, channels, uefi, core=_core(machine), cables=cables.options)
-        fds = (channels.qmp, channels.console, *cables.descriptors)
+        fds = (channels.qmp, channels.console, *cables.descriptors, *inherited)
         started = time.monotonic()
         process = stack.enter_context(background(argv, log=log, pass_fds=fds))
         cables.started()

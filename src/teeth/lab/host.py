@@ -1,0 +1,31 @@
+"""What this host has left for machines."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from teeth.errors import TeethError
+
+MIB = 1 << 20
+OVERHEAD = 160 * MIB  # QEMU itself under emulation, and the keeper beside it
+RESERVE = 512 * MIB  # for everything else on the host
+
+
+def memory_available() -> int:
+    """Bytes the kernel says new programs can take; proc(5), /proc/meminfo."""
+    for line in Path("/proc/meminfo").read_text().splitlines():
+        name, _, value = line.partition(":")
+        if name == "MemAvailable":
+            return int(value.split()[0]) * 1024
+    raise TeethError("/proc/meminfo does not say MemAvailable")
+
+
+def require_memory(machines: list[int], available: int) -> None:
+    """Raise TeethError when machines of these sizes (MiB) would leave the host too little."""
+    needed = sum(size * MIB + OVERHEAD for size in machines) + RESERVE
+    if needed > available:
+        raise TeethError(
+            f"memory is short: {len(machines)} machine{'s' if len(machines) > 1 else ''} need "
+            f"{needed // MIB} MiB with what the host keeps, {available // MIB} MiB are available",
+            hint="give them less memory, take others down, or use --overcommit",
+        )
