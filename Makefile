@@ -14,10 +14,10 @@ demo: setup ## Take a dirty virtual machine to a landed one and prove it: build/
 	@$(TEETH) demo
 
 test: setup lint types ## Every test: unit, protocol, elements, image, boot
-	@$(PYTEST) -n auto -m "not image and not boot and not slow"
-	@$(PYTEST) -m "image or boot or slow"
+	@$(PYTEST) -n auto -m "not image and not boot"
+	@$(PYTEST) -m "image or boot"
 
-test-fast: setup lint types ## The tests that need no image and no boot (under two minutes)
+test-fast: setup lint types ## The tests that need no image, no boot and no minutes (under two)
 	@$(PYTEST) -n auto -m "not image and not boot and not slow"
 
 test-lab: setup ## Real tools against simulated drives: the ramdisk in machines, libiscsi's whole suite

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from typing import Any
 
+import pytest
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
@@ -25,6 +26,8 @@ from teeth_protocol.connection import (
 )
 from teeth_protocol.errors import LocalProtocolError, Problem, UnsendableError
 from teeth_protocol.limits import Limits
+
+pytestmark = pytest.mark.slow
 
 # Small where that changes nothing but how soon a bound is met.
 _LIMITS = Limits(

@@ -27,7 +27,7 @@ def _expect_honest(outcome: Outcome) -> None:
 
 
 def test_a_few_kills(tmp_path: Path) -> None:
-    _expect_honest(_play(tmp_path, 6))
+    _expect_honest(_play(tmp_path, 3))
 
 
 @pytest.mark.slow

@@ -19,6 +19,8 @@ from fakes.tls_endpoint import listening, make_authority
 from fakes.wrong_wire import Fault, relay, when
 from teeth.cli import main
 
+pytestmark = pytest.mark.slow
+
 
 class Ran:
     """One run of the command: its exit status and what it printed."""

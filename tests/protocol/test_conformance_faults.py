@@ -22,6 +22,8 @@ from teeth.conformance.doors import EndpointDoor, NobodyThereError
 from teeth.conformance.kit import check, select
 from teeth.conformance.play import Outcome
 
+pytestmark = pytest.mark.slow
+
 TRANSCRIPTS = Path(__file__).parent / "transcripts"
 Message = dict[str, Any]
 

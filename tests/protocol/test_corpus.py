@@ -190,6 +190,7 @@ def memory_of(case: Case, data: bytes) -> tuple[int, int]:
         tracemalloc.stop()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("reader", READERS)
 def test_no_case_takes_more_memory_than_it_may(reader: Role) -> None:
     # Both sides read alike; only an endpoint may say what is longer than an agent may.

@@ -17,6 +17,8 @@ from protocol.corpus.case import Stage
 from protocol.corpus.over_sockets import comes_to
 from teeth_protocol.connection import Role
 
+pytestmark = pytest.mark.slow
+
 _MEMORY = 64 << 20
 _LINE = 4 << 20  # of our own reader: more than an agent may say
 

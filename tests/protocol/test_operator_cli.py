@@ -22,6 +22,8 @@ from fakes.wire_agent import Dialled, WireAgent
 from teeth.cli import main
 from teeth.endpoint.httpserver import listening_socket
 
+pytestmark = pytest.mark.slow
+
 ERASE = "decom.disk_erase"
 MAC = "52:54:00:00:00:01"
 DISKS = [
