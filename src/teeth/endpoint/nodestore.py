@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -14,6 +15,10 @@ from teeth.endpoint.secrets import redact
 
 _LOGS_KEPT = 10_000  # records a node: some MiB, and days of an ordinary machine
 _SESSIONS_KEPT = 1000  # a node; weeks of one that has a bad line
+_LOG_SIZE = 16 << 10  # letters of one record as JSON; our agent's have at most a fifth of that
+_LOG_TEXT = 1024
+_LOG_NAME = 64
+_LOG_MEMBERS = 12
 _LOGS_SLACK = 256  # how many more may gather before the oldest are removed
 
 
@@ -120,8 +125,11 @@ class NodeStore:
             return list(connection.execute(query).scalars())
 
     def add_log(self, node_id: str, record: Mapping[str, Any]) -> Mapping[str, Any]:
-        """Keep one record, the oldest beyond 10,000 a node go; returns it as it was kept."""
-        kept: dict[str, Any] = redact(record)
+        """Keep one record, the oldest beyond 10,000 a node go; returns it as it was kept.
+
+        Of one that is far longer than any of our agent's only the short texts and the numbers are kept.
+        """
+        kept: dict[str, Any] = _short(redact(record))
         with self._engine.begin() as connection:
             connection.execute(logs.insert().values(node_id=node_id, received=self._clock(), record=kept))
             since = self._since_trim.get(node_id, _LOGS_SLACK) + 1
@@ -137,6 +145,19 @@ class NodeStore:
         query = sa.select(logs.c.record).where(logs.c.node_id == node_id).order_by(logs.c.id)
         with self._engine.begin() as connection:
             return list(connection.execute(query).scalars())
+
+
+def _short(record: dict[str, Any]) -> dict[str, Any]:
+    size = len(json.dumps(record, ensure_ascii=False))
+    if size <= _LOG_SIZE:
+        return record
+    short = {
+        name: value[:_LOG_TEXT] if isinstance(value, str) else value
+        for name, value in record.items()
+        if isinstance(value, int | float | str) and len(name) <= _LOG_NAME
+    }
+    few = list(short.items())[:_LOG_MEMBERS]
+    return {**dict(few), "left_out": f"the record had {size} letters"}
 
 
 def _node(row: sa.Row[Any]) -> Node:

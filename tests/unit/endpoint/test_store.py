@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import sqlite3
 from collections.abc import Iterator
 from pathlib import Path
@@ -189,6 +190,19 @@ def test_logs_are_bounded_per_node(db: Database, monkeypatch: pytest.MonkeyPatch
     assert len(kept) <= 15
     assert kept[-1] == {"event": "e39", "password": "[redacted]"}
     assert store.logs("n2") == [{"event": "quiet"}]
+
+
+def test_a_log_record_of_a_whole_line_is_kept_short(db: Database) -> None:
+    store = NodeStore(db.engine)
+    record = {
+        "level": "info", "event": "e" * 100_000, "time": 1.5, "n" * 1000: 1,
+        "fields": {f"f{number}": "x" * 1000 for number in range(100)},
+        **{f"m{number}": "y" * 5000 for number in range(30)},
+    }  # fmt: skip
+    kept = store.add_log("n1", record)
+    assert (kept["level"], kept["time"], kept["event"]) == ("info", 1.5, "e" * 1024)
+    assert "letters" in kept["left_out"]
+    assert len(json.dumps(store.logs("n1"))) < 16 << 10
 
 
 def test_two_endpoints_do_not_share_a_folder(tmp_path: Path, db: Database) -> None:
