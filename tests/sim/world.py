@@ -222,6 +222,7 @@ class World:
             if self._is_settled() and not await self._settle():
                 break
             self._return_machine()
+        await asyncio.sleep(1.0)  # what was kept in the last moment is still on its way to who watches
         self.trace("end", "quiet")
 
     # --- people
