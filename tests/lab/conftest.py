@@ -1,4 +1,6 @@
-"""The boot tests' machines, with simulated drives in them."""
+"""Machines for the lab's own tests: the boot tests' fixtures, and the ramdisk that can be entered."""
+
+import pytest
 
 from boot.conftest import (
     accelerator,
@@ -8,5 +10,14 @@ from boot.conftest import (
     pytest_runtest_makereport,
     ramdisk,
 )
+from teeth.build.ramdisk import build_ramdisk
+from teeth.paths import Paths
 
-__all__ = ["accelerator", "boot", "kernel", "paths", "pytest_runtest_makereport", "ramdisk"]
+__all__ = ["accelerator", "boot", "debug", "kernel", "paths", "pytest_runtest_makereport", "ramdisk"]
+
+
+@pytest.fixture(scope="session")
+def debug(paths: Paths, ramdisk: object) -> str:
+    """The name of the ramdisk with a way in, built first when its inputs changed."""
+    build_ramdisk(paths, paths.recipes / "ramdisk-debug.yaml", say=print)
+    return "debug"

@@ -17,19 +17,18 @@ from teeth.cli.door import AS_JSON, operator
 from teeth.cli.labfolder import FOLDER, NAME, lab_folder, machine, show, state_of
 from teeth.cli.show import emit
 from teeth.errors import TeethError, UsageError
-from teeth.lab.accel import find_accelerator, steady_cpus
-from teeth.lab.describe import Places, parse
+from teeth.lab.describe import parse
 from teeth.lab.description import Description
 from teeth.lab.firmware import Firmware
 from teeth.lab.keep.faults import KINDS
 from teeth.lab.keep.up import down as take_down
+from teeth.lab.keep.up import places_for
 from teeth.lab.keep.up import up as bring_up
 from teeth.lab.machine import DirectBoot
 from teeth.lab.tables import read_toml
 from teeth.paths import find_checkout
 
 _STEP = 0.1  # seconds between two looks at a log that is followed
-_CPUS = 2
 
 
 @click.command()
@@ -60,13 +59,7 @@ def up(
         word = str(ramdisk)
         boot = {"from": "ramdisk", "ramdisk": word}
         document = {"machines": {name or word: {"memory": memory, "firmware": firmware, "boot": boot}}}
-    paths = find_checkout()
-    kernel = paths.ramdisk / "vmlinuz"
-    accelerator = find_accelerator(kernel if kernel.is_file() else None, paths.cache)
-    places = Places(
-        file=file or Path("--ramdisk"), state=lab_folder(folder).root, build=paths.build,
-        cpus=steady_cpus(accelerator, _CPUS),
-    )  # fmt: skip
+    places, accelerator = places_for(find_checkout(), lab_folder(folder).root, file or Path("--ramdisk"))
     description = parse(document, places)
     if click.get_current_context().find_root().params.get("data") is not None:
         with operator() as door:

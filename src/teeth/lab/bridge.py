@@ -27,7 +27,9 @@ _LEASES_MAX = 1000
 def dnsmasq_arguments(network: BridgeDescription, interface: str, leases: Path) -> list[str]:
     """The DHCP and TFTP server's arguments; a pure function. Names are not served."""
     words = [
-        "--keep-in-foreground", "--conf-file=/dev/null", "--log-facility=-", "--log-dhcp", "--user=root",
+        # Of root's group too: the kernel forgets whom a process is to die with when it changes either.
+        "--user=root", "--group=root",
+        "--keep-in-foreground", "--conf-file=/dev/null", "--log-facility=-", "--log-dhcp",
         "--pid-file=", "--port=0", f"--interface={interface}", "--bind-interfaces", "--no-ping",
         f"--dhcp-leasefile={leases}", f"--dhcp-lease-max={_LEASES_MAX}",
         # A machine that was started anew has another client id, and is the same machine.

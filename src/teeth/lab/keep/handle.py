@@ -65,7 +65,8 @@ class MachineHandle:
 
     def reboot(self, *, within: float = 300.0) -> None:
         """Let the system restart itself, and wait until firmware or a kernel greets anew."""
-        self.execute("nohup reboot >/dev/null 2>&1 &")
+        # In the background: the connection may end before the command has.
+        self.succeed("command -v reboot >/dev/null && { reboot >/dev/null 2>&1 </dev/null & }")
         self.wait_for(_BANNER, within=within)
 
     # --- its console

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from teeth.errors import TeethError, UsageError
-from teeth.lab.accel import Accelerator
+from teeth.lab.accel import Accelerator, find_accelerator, steady_cpus
 from teeth.lab.describe import Places
 from teeth.lab.description import Description, MachineDescription
 from teeth.lab.host import memory_available, require_memory
@@ -22,12 +22,21 @@ from teeth.lab.keep.ssh import CONFIG, KEY, KNOWN_HOSTS, LAYER, make_keys
 from teeth.lab.keep.state import CONTROL, DESCRIPTION, STATE, Kept, LabFolder, read, write
 from teeth.lab.machine import DirectBoot
 from teeth.lab.netns import remove, require_root
+from teeth.paths import Paths
 from teeth.proc import detach
 
 _START_SECONDS = 90.0  # QEMU opens its disks, firmware is copied, on a busy host
 _END_SECONDS = 30.0
 _GONE = (STATE, CONTROL, "qmp.sock", DESCRIPTION, KEY, KNOWN_HOSTS, CONFIG, LAYER, "initramfs")
+_CPUS = 2  # of a machine that does not say
 Say = Callable[[str], None]
+
+
+def places_for(paths: Paths, state: Path, file: Path) -> tuple[Places, Accelerator]:
+    """Where a description's parts lie in this checkout, and what its machines run on."""
+    kernel = paths.ramdisk / "vmlinuz"
+    chosen = find_accelerator(kernel if kernel.is_file() else None, paths.cache)
+    return Places(file=file, state=state, build=paths.build, cpus=steady_cpus(chosen, _CPUS)), chosen
 
 
 def up(
@@ -41,6 +50,7 @@ def up(
     """
     lab = LabFolder(root=places.state)
     _require_free(lab, description)
+    _clear_dead_networks(lab)
     for machine in description.machines:
         _require_files(machine, places)
     if not overcommit and description.machines:
@@ -96,6 +106,14 @@ def _require_free(lab: LabFolder, description: Description) -> None:
                 f"machine {kept.name} is up already (its keeper is process {kept.keeper.pid})",
                 hint=f"teeth lab down {kept.name} ends it",
             )
+
+
+def _clear_dead_networks(lab: LabFolder) -> None:
+    """A keeper that was killed left its namespace, which is ours: nobody else has a name with our folder's
+    digest in it."""
+    for kept in lab.kept():
+        if kept.kind == "network" and not kept.alive:
+            down(kept)
 
 
 def _require_files(description: MachineDescription, places: Places) -> None:
