@@ -56,25 +56,43 @@ async def served(path: Path, answer: Answer) -> AsyncIterator[None]:
     A request whose asker has gone is cancelled.
     """
 
+    talks: dict[asyncio.Task[None], None] = {}
+
     async def connected(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        with contextlib.suppress(OSError, ValueError, asyncio.IncompleteReadError, asyncio.LimitOverrunError):
-            request = json.loads(await reader.readuntil(b"\n"))
-            work = asyncio.ensure_future(_answered(answer, request))
-            gone = asyncio.ensure_future(reader.read(1))
-            await asyncio.wait({work, gone}, return_when=asyncio.FIRST_COMPLETED)
-            gone.cancel()
-            if work.done():
-                writer.write(json.dumps(work.result()).encode() + b"\n")
-                await writer.drain()
-            else:
-                work.cancel()
-        writer.close()
+        me = asyncio.current_task()
+        assert me is not None
+        talks[me] = None
+        try:
+            with contextlib.suppress(OSError, ValueError, EOFError, asyncio.LimitOverrunError):
+                await _talk(reader, writer, answer)
+        finally:
+            writer.close()
+            del talks[me]
 
     server = await asyncio.start_unix_server(connected, sock=listening(path), limit=_LINE_MAX)
     try:
         yield
     finally:
         server.close()
+        under_way = list(talks)
+        for talk in under_way:
+            talk.cancel()
+        await asyncio.gather(*under_way, return_exceptions=True)
+
+
+async def _talk(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, answer: Answer) -> None:
+    request = json.loads(await reader.readuntil(b"\n"))
+    work = asyncio.ensure_future(_answered(answer, request))
+    gone = asyncio.ensure_future(reader.read(1))
+    try:
+        await asyncio.wait({work, gone}, return_when=asyncio.FIRST_COMPLETED)
+        if work.done():
+            writer.write(json.dumps(work.result()).encode() + b"\n")
+            await writer.drain()
+    finally:
+        for task in (work, gone):
+            task.cancel()
+        await asyncio.gather(work, gone, return_exceptions=True)
 
 
 async def _answered(answer: Answer, request: Any) -> dict[str, Any]:
