@@ -20,7 +20,7 @@ test: setup lint types ## Every test: unit, protocol, elements, image, boot
 test-fast: setup lint types ## The tests that need no image, no boot and no minutes (under two)
 	@$(PYTEST) -n auto -m "not image and not boot and not slow"
 
-test-lab: setup ## Real tools against simulated drives: the ramdisk in machines, libiscsi's whole suite
+test-lab: setup ## Described machines, networks and faults in real guests; real tools against simulated drives
 	@$(PYTEST) tests/lab
 
 fuzz: setup ## Fuzz the readers of untrusted input: SECONDS=60 TARGET=json
@@ -39,10 +39,11 @@ guest: setup ## Build the operating system image that the demo deploys: build/gu
 lab: setup ## Find the accelerator that truly works here and show what the lab can do
 	@$(TEETH) lab probe
 
-bench: setup image ## Measure the JSON reader, pings under load, boot to dial-home and memory: build/bench/*.json
+bench: setup image ## Measure the JSON reader, pings under load, boot to dial-home, memory, many at once: build/bench/*.json
 	@.venv/bin/python bench/strictjson.py
 	@.venv/bin/python bench/ping.py
 	@.venv/bin/python bench/boot.py
+	@.venv/bin/python bench/many.py
 
 lint: setup ## ruff, import-linter, dib-lint, shellcheck
 	@.venv/bin/ruff check .

@@ -1,0 +1,134 @@
+"""How many machines boot together here: 1, 2, 4, 8, ... ramdisks of 512 MiB that all have to dial home.
+
+Stops at the first count of which not all came home in time, or that would leave the host too little memory.
+Writes build/bench/many.json and prints it: for each count the median and the longest time to dial home,
+from each machine's first instruction to its accepted handshake.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import json
+import os
+import statistics
+import tempfile
+import time
+from contextlib import AsyncExitStack
+from pathlib import Path
+from typing import Any
+
+from teeth.endpoint.events import NodeConnected
+from teeth.errors import TeethError
+from teeth.lab.accel import Accelerator, find_accelerator, steady_cpus
+from teeth.lab.host import MIB, OVERHEAD, RESERVE, memory_available
+from teeth.lab.machine import DirectBoot, Machine
+from teeth.lab.network import HOST_ADDRESS, Nic
+from teeth.lab.running import RunningMachine, run_machine
+from teeth.paths import Paths, find_checkout
+from teeth.service import Endpoint, EndpointConfig
+
+DEADLINE = 600.0
+MOST = 64
+
+
+def mac(number: int) -> str:
+    return f"52:54:00:7e:e8:{number:02x}"
+
+
+def fit(memory: int, available: int) -> int:
+    """How many machines of ``memory`` MiB the host's memory bears."""
+    return max(0, (available - RESERVE) // (memory * MIB + OVERHEAD))
+
+
+def resident(pid: int) -> int:
+    """Bytes of memory a process has taken; proc_pid_status(5), VmRSS."""
+    lines = Path(f"/proc/{pid}/status").read_text().splitlines()
+    return next(int(line.split()[1]) * 1024 for line in lines if line.startswith("VmRSS:"))
+
+
+async def together(
+    paths: Paths, accelerator: Accelerator, count: int, memory: int, folder: Path
+) -> dict[str, Any]:
+    """Boot ``count`` machines at once. Seconds to dial home, of those that did; and what it cost."""
+    config = EndpointConfig(data=folder / "endpoint", advertise=HOST_ADDRESS, ramdisk=paths.ramdisk)
+    async with AsyncExitStack() as stack:
+        endpoint = await stack.enter_async_context(Endpoint(config))
+        events = stack.enter_context(endpoint.subscribe())
+        began: dict[str, float] = {}
+        running: list[RunningMachine] = []
+        for number in range(count):
+            words = endpoint.kernel_command_line(await endpoint.grant(mac(number)))
+            boot = DirectBoot(
+                kernel=paths.ramdisk / "vmlinuz", initrd=paths.ramdisk / "initramfs", cmdline=words
+            )
+            machine = Machine(
+                name=f"many-{number}", boot=boot, memory=memory, cpus=steady_cpus(accelerator, 2),
+                nics=(Nic(mac=mac(number)),),
+            )  # fmt: skip
+            start = run_machine(machine, accelerator=accelerator, folder=folder / machine.name)
+            running.append(await stack.enter_async_context(start))
+            began[mac(number)] = time.monotonic()
+        times: dict[str, float] = {}
+        try:
+            async with asyncio.timeout(DEADLINE):
+                async for event in events:
+                    if isinstance(event, NodeConnected):
+                        node = await endpoint.node(event.node_id)
+                        for address in node.macs if node else ():
+                            times.setdefault(address, time.monotonic() - began[address])
+                    if len(times) == count:
+                        break
+        except TimeoutError:
+            pass
+        taken = sum(resident(one.pid) for one in running if one.running)
+        cpu = sum(one.cpu_seconds() for one in running if one.running)
+    return {
+        "machines": count,
+        "home": len(times),
+        "median_seconds": round(statistics.median(times.values()), 1) if times else None,
+        "longest_seconds": round(max(times.values()), 1) if times else None,
+        "memory_mib_each": round(taken / count / MIB),
+        "cpu_seconds_each": round(cpu / count, 1),
+    }
+
+
+async def measure(paths: Paths, memory: int, most: int) -> dict[str, Any]:
+    accelerator = find_accelerator(paths.ramdisk / "vmlinuz", paths.cache)
+    estimate = fit(memory, memory_available())
+    found: list[dict[str, Any]] = []
+    count = 1
+    with tempfile.TemporaryDirectory(prefix="teeth-many-") as name:
+        while count <= min(most, estimate):
+            found.append(await together(paths, accelerator, count, memory, Path(name) / str(count)))
+            print(json.dumps(found[-1]), flush=True)
+            if found[-1]["home"] < count:
+                break
+            count *= 2
+    return {
+        "accelerator": accelerator.name,
+        "processors": len(os.sched_getaffinity(0)),
+        "memory_mib": memory,
+        "estimate_by_memory": estimate,
+        "all_home": max((one["machines"] for one in found if one["home"] == one["machines"]), default=0),
+        "counts": found,
+    }
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--memory", type=int, default=512, help="MiB of each machine")
+    parser.add_argument("--most", type=int, default=MOST, help="no more machines than this")
+    options = parser.parse_args()
+    paths = find_checkout()
+    if fit(options.memory, memory_available()) < 1:
+        raise TeethError(f"not even one machine of {options.memory} MiB fits the memory that is left")
+    result = asyncio.run(measure(paths, options.memory, options.most))
+    target = paths.build / "bench/many.json"
+    target.parent.mkdir(parents=True, exist_ok=True)
+    target.write_text(json.dumps(result, indent=2) + "\n")
+    print(json.dumps(result, indent=2))
+
+
+if __name__ == "__main__":
+    main()
