@@ -235,6 +235,36 @@ async def test_the_wait_for_the_boot_interface_ends(tmp_path: Path, boot: list[L
     assert found.link.name == "eth2"
 
 
+BMC = "02:00:00:00:00:01"  # locally administered: a management controller's USB interface
+
+
+async def test_a_management_controllers_interface_is_not_taken_while_a_real_one_may_come(
+    tmp_path: Path,
+) -> None:
+    early = [link(2, BMC)]
+    kernel = FakeKernel(early, early, [link(2, BMC), link(3, carrier=False)], [link(2, BMC), link(3)])
+    found, _ = await bring_up(kernel, tmp_path)
+    assert (found.link.name, kernel.asked) == ("eth3", ["eth3"])
+
+
+async def test_a_real_interface_without_dhcp_does_not_lead_to_the_management_controller(
+    tmp_path: Path,
+) -> None:
+    kernel = FakeKernel([link(2, BMC), link(3)])
+    kernel.answers["eth3"] = [TimeoutError("the port forwards nothing yet")] * 2 + [lease("eth3")]
+    found, _ = await bring_up(kernel, tmp_path)
+    assert (found.link.name, kernel.asked) == ("eth3", ["eth3"] * 3)
+
+
+async def test_the_only_interface_is_taken_whatever_its_address(tmp_path: Path) -> None:
+    found, _ = await bring_up(
+        FakeKernel([link(2, BMC)]), tmp_path, waits=dataclasses.replace(WAITS, boot_nic=0.0)
+    )
+    assert found.link.name == "eth2"
+    found, _ = await bring_up(FakeKernel([link(2, BMC)]), tmp_path, boot_mac=BMC)
+    assert found.link.name == "eth2"
+
+
 async def test_an_interface_that_appears_late(tmp_path: Path) -> None:
     kernel = FakeKernel([], [], [link(2, up=False, carrier=False)], [link(2, carrier=False)], [link(2)])
     found, problems = await bring_up(kernel, tmp_path)
@@ -251,7 +281,7 @@ async def test_an_interface_that_does_not_come_up_at_first_is_asked_again(tmp_pa
 
 
 def test_candidates() -> None:
-    bmc = "02:00:00:00:00:01"  # locally administered: a management controller's USB interface
+    bmc = BMC
     links = [link(2, bmc), link(3, OTHER), link(4, "", carrier=True), link(5, kind="bridge"), link(6, BOOT)]
     assert [x.index for x in candidates(links, "")] == [3, 6, 2]
     assert [x.index for x in candidates(links, BOOT)] == [6, 3, 2]

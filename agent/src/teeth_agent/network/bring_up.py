@@ -14,7 +14,7 @@ from typing import Protocol
 
 from teeth_agent import netlink
 from teeth_agent.netlink import DhcpLease, Link
-from teeth_agent.network.choose import candidates
+from teeth_agent.network.choose import candidates, locally_administered
 
 _log = logging.getLogger(__name__)
 
@@ -31,7 +31,7 @@ class Waits:
     poll: float = 0.1
     complain_after: float = 15.0
     complain_every: float = 30.0
-    boot_nic: float = 10.0  # for the interface that the firmware booted from, while others are ready
+    boot_nic: float = 10.0  # for the interface that the firmware booted from, or a real one, while others are
     dhcp: float = 20.0
     retry: float = 1.0
 
@@ -125,6 +125,11 @@ class _Search:
 
     def _choose(self, found: Sequence[Link], *, patient: bool) -> Link | None:
         alive = [link for link in found if link.carrier]
+        real = [link for link in alive if link.mac == self._boot_mac or not locally_administered(link.mac)]
+        if alive and not real and patient:
+            return None  # a management controller's is there at once, and would keep us for good
+        # A switch port that is slow to forward must not lead us to the management controller either.
+        alive = real or alive
         if alive and all(link.index in self._tried for link in alive):
             self._tried.clear()
         boot = next((link for link in found if link.mac == self._boot_mac), None)

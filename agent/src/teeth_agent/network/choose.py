@@ -14,9 +14,10 @@ def candidates(links: Sequence[Link], boot_mac: str) -> list[Link]:
     USB NIC, and its DHCP server leads nowhere.
     """
     hardware = [link for link in links if link.kind == "" and link.mac]
-    return sorted(hardware, key=lambda link: (link.mac != boot_mac, _locally_administered(link.mac)))
+    return sorted(hardware, key=lambda link: (link.mac != boot_mac, locally_administered(link.mac)))
 
 
-def _locally_administered(mac: str) -> bool:
+def locally_administered(mac: str) -> bool:
+    """Whether an address looks like one that a management controller made up."""
     # 52:54:00 is QEMU's prefix: local by the bit, yet what every virtual machine has.
     return bool(int(mac[:2], 16) & 2) and not mac.startswith("52:54:00")
