@@ -123,6 +123,30 @@ def test_a_vlan_is_reached_by_its_access_ports_alone(lab: Lab, tmp_path: Path) -
         assert sorted(network.ask({"do": "status"})["leases_by_mac"]) == macs[:1]
 
 
+def test_a_management_controllers_interface_is_not_where_home_is(lab: Lab, debug: str) -> None:
+    """It comes first, has a carrier and a DHCP server, and leads nowhere; nobody says which card is right."""
+    one = lab.machine(
+        NETWORK
+        + """
+[networks.bmc]
+address = "169.254.3.1/24"
+[machines.one]
+memory = "512 MiB"
+boot = { from = "ramdisk", ramdisk = "debug", append = "BOOTIF=" }
+[[machines.one.nic]]
+network = "bmc"
+model = "usb-net"
+mac = "02:00:00:00:00:01"
+[[machines.one.nic]]
+network = "lan"
+[machines.one.ssh]
+nic = 1
+"""
+    )
+    assert " 10.77.0." in one.wait_for("teeth: network ", within=HOME)
+    one.wait_for(lambda: "link/ether 02:00:00:00:00:01" in one.succeed("ip link"), within=HOME)
+
+
 def test_a_network_ends_without_a_trace_however_it_ends(lab: Lab) -> None:
     lab.up(NETWORK)
     network = lab.network("lan")

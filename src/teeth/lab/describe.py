@@ -253,19 +253,27 @@ def _ssh(table: Table, nics: Sequence[Nic], places: Places, *, default: bool) ->
     key = inner.text("key")
     port = inner.number("port", 0)
     user = inner.text("user", "root")
+    chosen = inner.number("nic", 0) if inner.has("nic") else None
     inner.leftovers()
     if not 0 <= port <= 65535:
         inner.mistake(f"port = {port} is not a port")
     if not key and not default:
         inner.mistake("no key: only the debug ramdisk is given one that is made for it")
-    kinds = [nic.network for nic in nics]
-    reached = next((n for n, kind in enumerate(kinds) if kind is Network.USER), None)
-    if reached is None:
-        reached = next((n for n, kind in enumerate(kinds) if isinstance(kind, Bridged)), None)
+    reached = _reached(nics, chosen)
     if reached is None:
         inner.mistake("there is no card by which ssh could reach it")
         return None
     return SshDescription(user=user, port=port, key=places.find(key) if key else None, nic=reached)
+
+
+def _reached(nics: Sequence[Nic], chosen: int | None) -> int | None:
+    """The card by which ssh comes: the one that is named, else the first on QEMU's own network, else the
+    first on a bridge; None where there is no such card."""
+    ways = [n for n, nic in enumerate(nics) if nic.network is Network.USER]
+    ways += [n for n, nic in enumerate(nics) if isinstance(nic.network, Bridged)]
+    if chosen is not None:
+        return chosen if chosen in ways else None
+    return ways[0] if ways else None
 
 
 def _drives(table: Table, places: Places, name: str) -> tuple[ServeSpec | None, list[str]]:

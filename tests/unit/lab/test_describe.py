@@ -166,6 +166,16 @@ def test_addresses_and_serials_are_the_same_every_time_and_differ_between_machin
     assert a.disks[0].serial != b.disks[0].serial
 
 
+def test_ssh_comes_by_the_card_that_is_named_or_the_first_that_can_be_reached() -> None:
+    cards = "[[machines.a.nic]]\nnetwork = 'silent'\n[[machines.a.nic]]\nnetwork = 'l'\n[[machines.a.nic]]\n"
+    text = f"[networks.l]\n[machines.a]\nboot.ramdisk = 'debug'\n{cards}"
+    reached = [read(text + more).machines[0].ssh for more in ("", "[machines.a.ssh]\nnic = 1")]
+    assert [one and one.nic for one in reached] == [2, 1]
+    assert mistakes(text + "[machines.a.ssh]\nnic = 0") == [
+        "[machines.a.ssh]: there is no card by which ssh could reach it"
+    ]
+
+
 def test_ways_to_boot(tmp_path: Path) -> None:
     direct = read('[machines.a]\nboot = { from = "kernel", kernel = "k", initramfs = "/i", append = "x" }')
     assert direct.machines[0].machine.boot == DirectBoot(
