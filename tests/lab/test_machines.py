@@ -227,6 +227,45 @@ def test_what_can_be_done_to_a_machine(lab: Lab) -> None:
     ]
 
 
+def test_simulated_drives_lose_power_too(lab: Lab) -> None:
+    machine = lab.machine(
+        """
+[machines.a]
+memory = "512 MiB"
+boot = { from = "ramdisk", ramdisk = "debug" }
+[[machines.a.drive]]
+kind = "sata"
+name = "one"
+serial = "SIM1"
+size = "16 MiB"
+[[machines.a.drive]]
+kind = "scsi"
+name = "two"
+serial = "SIM2"
+size = "16 MiB"
+"""
+    )
+    control = str(machine.kept.facts["drives"])
+    machine.wait_for_ssh(within=ENTER)
+    # Of a SCSI drive lsblk shows the WWN where it is told no serial.
+    assert len(disks_of(machine)) == 2
+    name = f"/dev/{disks_of(machine)[0]['name']}"
+    machine.succeed(f"dd if={name} of=/dev/null bs=4096 count=1 iflag=direct")
+    assert cycles(control) == [0, 0]
+    for drive in ("one", "two"):
+        assert teeth("lab", "drive", "fault", control, "media-error:0", "--drive", drive).returncode == 0
+    machine.fail(f"dd if={name} of=/dev/null bs=4096 count=1 iflag=direct")
+    machine.fault("power-cut")
+    assert cycles(control) == [1, 1]
+    machine.wait_for_ssh(within=ENTER)
+    assert len(disks_of(machine)) == 2
+
+
+def cycles(control: str) -> list[int]:
+    lines = teeth("lab", "drive", "list", control).stdout.splitlines()
+    return [json.loads(line)["power_cycles"] for line in lines]
+
+
 def test_a_killed_keeper_takes_all_along_and_is_told_of(lab: Lab) -> None:
     machine = lab.machine("[machines.a]\nmemory = '512 MiB'\nboot = { from = 'ramdisk', ramdisk = 'debug' }")
     qemu = os.pidfd_open(machine.status()["qemu"])

@@ -123,6 +123,30 @@ def test_a_vlan_is_reached_by_its_access_ports_alone(lab: Lab, tmp_path: Path) -
         assert sorted(network.ask({"do": "status"})["leases_by_mac"]) == macs[:1]
 
 
+@pytest.mark.parametrize("firmware", ["bios", "uefi"])
+def test_a_machine_boots_from_what_its_network_offers(
+    lab: Lab, ramdisk: Path, tmp_path: Path, firmware: str
+) -> None:
+    for name in ("vmlinuz", "initramfs"):
+        (tmp_path / name).symlink_to(ramdisk / name)
+    (tmp_path / "boot.ipxe").write_text(
+        "#!ipxe\nkernel vmlinuz initrd=initramfs console=ttyS0 quiet\ninitrd initramfs\nboot\n"
+    )
+    one = lab.machine(
+        f"""
+{NETWORK}
+tftp = "{tmp_path}"
+[machines.one]
+firmware = "{firmware}"
+memory = "512 MiB"
+boot.from = "network"
+nic = [{{ network = "lan" }}]
+"""
+    )
+    one.wait_for("Filename: boot.ipxe", within=HOME)
+    one.wait_for("this machine has booted the teeth ramdisk", within=HOME)
+
+
 def test_a_management_controllers_interface_is_not_where_home_is(lab: Lab, debug: str) -> None:
     """It comes first, has a carrier and a DHCP server, and leads nowhere; nobody says which card is right."""
     one = lab.machine(

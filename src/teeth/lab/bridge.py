@@ -6,6 +6,7 @@ import asyncio
 import os
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, ExitStack, asynccontextmanager
+from ipaddress import IPv6Interface
 from pathlib import Path
 
 from teeth.errors import TeethError
@@ -22,6 +23,8 @@ _HOST = "host0"  # the host's own card on a network that is a VLAN
 _SECONDS = 15.0
 _STEP = 0.05
 _LEASES_MAX = 1000
+# iPXE asks for an IPv6 router too, and waits a quarter of a minute where nobody is one.
+_IPV6 = IPv6Interface("fd74:6565:7468::1/64")
 
 
 def dnsmasq_arguments(network: BridgeDescription, interface: str, leases: Path) -> list[str]:
@@ -42,6 +45,7 @@ def dnsmasq_arguments(network: BridgeDescription, interface: str, leases: Path) 
             f"--dhcp-option=option:router,{network.address.ip}",
         ]
     if network.tftp is not None:
+        words += ["--enable-ra", f"--dhcp-range={_IPV6.network.network_address},ra-only"]
         words += ["--enable-tftp", f"--tftp-root={network.tftp}", f"--dhcp-boot={network.bootfile}"]
     return words
 
@@ -62,6 +66,8 @@ async def run_bridge(
         if network.vlan is not None:
             interface = _on_vlan(namespace, network.vlan, folder, stack.enter_context(ExitStack()))
         ip(namespace, "address", "add", str(network.address), "dev", interface)
+        if network.tftp is not None:
+            ip(namespace, "address", "add", str(_IPV6), "dev", interface, "nodad")
         yield await _serve(network, namespace, interface, folder, stack)
 
 

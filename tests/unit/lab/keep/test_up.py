@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import gzip
 import json
 from ipaddress import IPv4Address, IPv4Interface
@@ -77,8 +78,10 @@ def test_the_dhcp_servers_arguments() -> None:
     assert {
         "--dhcp-range=10.0.0.5,10.0.0.9,255.255.255.0,600", "--interface=br0", "--bind-interfaces",
         "--dhcp-option=option:router,10.0.0.1", "--enable-tftp", "--tftp-root=/t", "--dhcp-boot=boot.ipxe",
-        "--dhcp-leasefile=/leases", "--port=0",
+        "--dhcp-leasefile=/leases", "--port=0", "--enable-ra",
     } <= set(words)  # fmt: skip
+    words = dnsmasq_arguments(dataclasses.replace(network, tftp=None, dhcp=None), "br0", Path("/leases"))
+    assert not [word for word in words if "tftp" in word or "range" in word or "enable-ra" in word]
 
 
 # --- ssh
