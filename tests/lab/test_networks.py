@@ -183,8 +183,11 @@ def test_a_network_ends_without_a_trace_however_it_ends(lab: Lab) -> None:
     lab.up('[networks.other]\naddress = "10.78.0.1/24"')
     assert not exists(namespace)
     lab.up(NETWORK)
+    again = lab.network("lan")
+    assert again.alive
     assert exists(namespace)
     lab.down()
+    assert not again.alive
     assert not exists(namespace)
     with pytest.raises(Exception, match="nobody answers"):
         ask(network.folder / "control", {"do": "status"}, within=5)

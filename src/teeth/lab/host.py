@@ -25,7 +25,7 @@ def require_memory(machines: list[int], available: int) -> None:
     needed = sum(size * MIB + OVERHEAD for size in machines) + RESERVE
     if needed > available:
         raise TeethError(
-            f"memory is short: {len(machines)} machine{'s' if len(machines) > 1 else ''} need "
+            f"memory is short: {len(machines)} machine{'s need' if len(machines) > 1 else ' needs'} "
             f"{needed // MIB} MiB with what the host keeps, {available // MIB} MiB are available",
             hint="give them less memory, take others down, or use --overcommit",
         )

@@ -39,7 +39,7 @@ class Lab:
 
     state: Path
     base: Path
-    _found: list[Kept] = field(default_factory=list)
+    _found: dict[Path, Kept] = field(default_factory=dict)
 
     def up(self, description: str | Path, *, overcommit: bool = False) -> Mapping[str, MachineHandle]:
         """Start what a TOML text or file describes: its machines by name. Paths in a text are relative to the
@@ -54,7 +54,7 @@ class Lab:
         document = read_toml(file) if isinstance(description, Path) else tomllib.loads(description)
         places, chosen = places_for(find_checkout(), self.state, file)
         found = up(parse(document, places), document, places, chosen, overcommit=overcommit)
-        self._found += [kept for kept in found if kept.folder not in [one.folder for one in self._found]]
+        self._found.update((kept.folder, kept) for kept in found)
         return {kept.name: MachineHandle(kept=kept) for kept in found if kept.kind == "machine"}
 
     def machine(self, description: str | Path) -> MachineHandle:
@@ -64,13 +64,13 @@ class Lab:
 
     def network(self, name: str) -> Kept:
         """A network that is up; ``facts["namespace"]`` is its network namespace."""
-        return next(kept for kept in self._found if kept.kind == "network" and kept.name == name)
+        return next(kept for kept in self._found.values() if kept.kind == "network" and kept.name == name)
 
     def down(self) -> None:
         """End all of it, machines first."""
         from teeth.lab.keep.up import down
 
-        for kept in sorted(self._found, key=lambda kept: kept.kind):
+        for kept in sorted(self._found.values(), key=lambda kept: kept.kind):
             down(kept)
         self._found.clear()
 
@@ -79,7 +79,7 @@ class Lab:
         from teeth.lab.keep.handle import MachineHandle
 
         found = []
-        for kept in self._found:
+        for kept in self._found.values():
             if kept.kind != "machine":
                 continue
             handle = MachineHandle(kept=kept)

@@ -100,13 +100,13 @@ class Table:
         return default if value is None else bool(value)
 
     def size(self, name: str) -> int | None:
-        """Bytes; a whole number counts bytes too."""
-        value = self._get(name, (int, str), 'a size such as "1 GiB"')
+        """Bytes."""
+        value = self._get(name, str, 'a size such as "1 GiB"')
         return None if value is None else self._size(name, value)
 
     def _size(self, name: str, value: object) -> int | None:
-        found = parse_size(value) if isinstance(value, str) else value
-        if not isinstance(found, int) or isinstance(found, bool) or found <= 0:
+        found = parse_size(value) if isinstance(value, str) else None
+        if not found:
             self.mistake(f'{name} = {_short(value)} is not a size such as "1 GiB" or "500 MB"')
             return None
         return found

@@ -67,7 +67,7 @@ namespaces = ["1 GiB", "512 MiB"]
 hotplug = true
 [[machines.web.disk]]
 bus = "sata"
-size = 1000000512
+size = '1000000512 B'
 sector = 512
 rotational = true
 wwn = "5000c50015ea71ac"
@@ -206,6 +206,10 @@ MISTAKES = [
     ("[machines.a]\ncpus = 0", "[machines.a]: 0 CPUs is not 1 to 64"),
     ("[machines.a]\nmemory = '1 Gib'",
      "[machines.a]: memory = '1 Gib' is not a size such as \"1 GiB\" or \"500 MB\""),
+    ("[machines.a]\nmemory = 512", '[machines.a]: memory = 512 is not a size such as "1 GiB"'),
+    ("[machines.a]\nmemory = '0 GiB'",
+     "[machines.a]: memory = '0 GiB' is not a size such as \"1 GiB\" or \"500 MB\""),
+    ("[machines.a]\nmemory = '5 MiB'", "[machines.a]: 5 MiB of memory is less than 64"),
     ("[machines.a]\nfirmware = 'efi'",
      "[machines.a]: firmware = 'efi': there is no such one; did you mean uefi?"),
     ("[machines.a]\nrtc = 'soon'", "[machines.a]: rtc is not a date and time such as 2038-01-19T03:14:00"),
@@ -332,7 +336,7 @@ def known_keys(text: str, table: str) -> set[str]:
     [
         ("| `[machines.NAME]` |", "[machines.a]", "[machines.a]"),
         ("| `[[machines.NAME.nic]]` |", "[[machines.a.nic]]", "[[machines.a.nic]] 1"),
-        ("| `[[machines.NAME.disk]]` |", "[[machines.a.disk]]\nsize = 512", "[[machines.a.disk]] 1"),
+        ("| `[[machines.NAME.disk]]` |", "[[machines.a.disk]]\nsize = '512 B'", "[[machines.a.disk]] 1"),
         ("| `[networks.NAME]` |", "[networks.a]", "[networks.a]"),
     ],
 )

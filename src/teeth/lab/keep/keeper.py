@@ -57,7 +57,8 @@ async def keep(thing: Thing, folder: Path, ready: int) -> None:
 
     async with _told(thing, ready), served(folder / CONTROL, thing.answer):
         write(folder, STATE, state_of(thing))
-        _say(ready, {"ok": True})
+        if not _say(ready, {"ok": True}):
+            return  # who started us has gone: nobody would know of it
         running = asyncio.create_task(thing.run())
         leaving = asyncio.create_task(leave.wait())
         await asyncio.wait({running, leaving}, return_when=asyncio.FIRST_COMPLETED)
@@ -91,10 +92,15 @@ def state_of(thing: Thing) -> dict[str, Any]:
     }
 
 
-def _say(ready: int, words: Mapping[str, Any]) -> None:
-    with contextlib.suppress(OSError):  # who waited has gone
+def _say(ready: int, words: Mapping[str, Any]) -> bool:
+    """Whether somebody still waits to hear it."""
+    try:
         os.write(ready, json.dumps(words).encode() + b"\n")
+    except BrokenPipeError:
+        return False
+    finally:
         os.close(ready)
+    return True
 
 
 def load(folder: Path) -> Thing:

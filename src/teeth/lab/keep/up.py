@@ -91,11 +91,16 @@ def down(kept: Kept, *, keep_disks: bool = False) -> bool:
     if kept.kind == "network" and isinstance(namespace := kept.facts.get("namespace"), str):
         with suppress(TeethError):
             remove(namespace)
-    for name in _GONE:
-        (kept.folder / name).unlink(missing_ok=True)
-    if not keep_disks:
-        shutil.rmtree(kept.folder / "disks", ignore_errors=True)
+    _clear(kept.folder, keep_disks=keep_disks)
     return ended
+
+
+def _clear(folder: Path, *, keep_disks: bool = False) -> None:
+    """Remove all that was made but the logs."""
+    for name in _GONE:
+        (folder / name).unlink(missing_ok=True)
+    if not keep_disks:
+        shutil.rmtree(folder / "disks", ignore_errors=True)
 
 
 def _require_free(lab: LabFolder, description: Description) -> None:
@@ -148,11 +153,18 @@ def _start_machine(
         down(stale)
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "uefi-vars.fd").unlink(missing_ok=True)
-    for path, size in description.made.items():
-        _make_disk(path, size)
-    if description.ssh is not None and description.ssh.key is None:
-        make_keys(folder)
-    return _start(lab, "machine", machine.name, description.source, places, chosen)
+    try:
+        for path, size in description.made.items():
+            _make_disk(path, size)
+        if description.ssh is not None and description.ssh.key is None:
+            make_keys(folder)
+        return _start(lab, "machine", machine.name, description.source, places, chosen)
+    except BaseException:
+        # A keeper that is told of no interest any more ends by itself; one that was quicker is ended here.
+        if (started := read(folder)) is not None:
+            end(started.keeper, within=_END_SECONDS)
+        _clear(folder)
+        raise
 
 
 def _make_disk(path: Path, size: int) -> None:

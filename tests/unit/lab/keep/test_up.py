@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import gzip
 import json
+import os
 from ipaddress import IPv4Address, IPv4Interface
 from pathlib import Path
 from typing import Any
@@ -51,7 +52,7 @@ def test_a_kernel_that_is_not_there_is_named(tmp_path: Path) -> None:
 def test_more_memory_than_there_is(tmp_path: Path) -> None:
     (tmp_path / "k").touch()
     machine = {"memory": "900 TiB", "boot": {"from": "kernel", "kernel": "k"}}
-    with pytest.raises(TeethError, match=r"^memory is short: 1 machine need \d+ MiB"):
+    with pytest.raises(TeethError, match=r"^memory is short: 1 machine needs \d+ MiB"):
         start(tmp_path, {"machines": {"a": machine}})
     assert nothing_is_left(tmp_path)
 
@@ -66,6 +67,28 @@ def test_a_machine_that_is_up_is_not_started_again(tmp_path: Path) -> None:
     kept(tmp_path / "state", "machine", "a")
     with pytest.raises(UsageError, match=r"^machine a is up already \(its keeper is process \d+\)"):
         start(tmp_path, {"machines": {"a": {"boot": {"from": "kernel", "kernel": "k"}}}})
+
+
+def test_a_network_needs_root_and_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "geteuid", lambda: 1000)
+    with pytest.raises(
+        UsageError, match=r"^a netns network needs root \(run it as root, or use the network user"
+    ):
+        start(tmp_path, {"networks": {"lan": {}}})
+    assert nothing_is_left(tmp_path)
+
+
+def test_a_disk_that_cannot_be_made_leaves_nothing(tmp_path: Path) -> None:
+    (tmp_path / "k").touch()
+    machine = {
+        "memory": "64 MiB", "boot": {"from": "kernel", "kernel": "k"},
+        "disk": [{"size": "1 MiB"}, {"file": "/proc/nowhere", "size": "1 MiB"}],
+    }  # fmt: skip
+    with pytest.raises(
+        TeethError, match=r"^disk file /proc/nowhere cannot be made: No such file or directory$"
+    ):
+        start(tmp_path, {"machines": {"a": machine}})
+    assert list((tmp_path / "state/a").iterdir()) == []
 
 
 def test_the_dhcp_servers_arguments() -> None:
