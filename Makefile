@@ -3,6 +3,8 @@
 .PHONY: help setup demo test test-fast fuzz sim test-lab image guest lab bench lint types fmt schemas clean
 TEETH := .venv/bin/teeth
 PYTEST := .venv/bin/python -m pytest
+# Two for each processor: many tests wait for a process, a timer or a disk.
+WORKERS_FAST := $(shell echo $$((2 * $$(nproc))))
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -14,11 +16,11 @@ demo: setup ## Take a dirty virtual machine to a landed one and prove it: build/
 	@$(TEETH) demo
 
 test: setup lint types ## Every test: unit, protocol, elements, image, boot
-	@$(PYTEST) -n auto -m "not image and not boot"
+	@$(PYTEST) -n $(WORKERS_FAST) --dist worksteal -m "not image and not boot"
 	@$(PYTEST) -m "image or boot"
 
 test-fast: setup lint types ## The tests that need no image, no boot and no minutes (under two)
-	@$(PYTEST) -n auto -m "not image and not boot and not slow"
+	@$(PYTEST) -n $(WORKERS_FAST) --dist worksteal -m "not image and not boot and not slow"
 
 test-lab: setup ## Described machines, networks and faults in real guests; real tools against simulated drives
 	@$(PYTEST) tests/lab
