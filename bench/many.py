@@ -14,6 +14,7 @@ import os
 import statistics
 import tempfile
 import time
+from collections.abc import Callable
 from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import Any
@@ -93,26 +94,32 @@ async def together(
     }
 
 
-async def measure(paths: Paths, memory: int, most: int) -> dict[str, Any]:
+async def measure(
+    paths: Paths, memory: int, most: int, note: Callable[[dict[str, Any]], None]
+) -> dict[str, Any]:
+    """``note`` is called with what is known so far after each count: the last ones take long."""
     accelerator = find_accelerator(paths.ramdisk / "vmlinuz", paths.cache)
-    estimate = fit(memory, memory_available())
-    found: list[dict[str, Any]] = []
-    count = 1
-    with tempfile.TemporaryDirectory(prefix="teeth-many-") as name:
-        while count <= min(most, estimate):
-            found.append(await together(paths, accelerator, count, memory, Path(name) / str(count)))
-            print(json.dumps(found[-1]), flush=True)
-            if found[-1]["home"] < count:
-                break
-            count *= 2
-    return {
+    result: dict[str, Any] = {
         "accelerator": accelerator.name,
         "processors": len(os.sched_getaffinity(0)),
         "memory_mib": memory,
-        "estimate_by_memory": estimate,
-        "all_home": max((one["machines"] for one in found if one["home"] == one["machines"]), default=0),
-        "counts": found,
+        "estimate_by_memory": fit(memory, memory_available()),
+        "all_home": 0,
+        "counts": [],
     }
+    count = 1
+    with tempfile.TemporaryDirectory(prefix="teeth-many-") as name:
+        while count <= min(most, result["estimate_by_memory"]):
+            found = await together(paths, accelerator, count, memory, Path(name) / str(count))
+            print(json.dumps(found), flush=True)
+            result["counts"].append(found)
+            if found["home"] == count:
+                result["all_home"] = count
+            note(result)
+            if found["home"] < count:
+                break
+            count *= 2
+    return result
 
 
 def main() -> None:
@@ -123,11 +130,13 @@ def main() -> None:
     paths = find_checkout()
     if fit(options.memory, memory_available()) < 1:
         raise TeethError(f"not even one machine of {options.memory} MiB fits the memory that is left")
-    result = asyncio.run(measure(paths, options.memory, options.most))
     target = paths.build / "bench/many.json"
     target.parent.mkdir(parents=True, exist_ok=True)
-    target.write_text(json.dumps(result, indent=2) + "\n")
-    print(json.dumps(result, indent=2))
+
+    def note(result: dict[str, Any]) -> None:
+        target.write_text(json.dumps(result, indent=2) + "\n")
+
+    print(json.dumps(asyncio.run(measure(paths, options.memory, options.most, note)), indent=2))
 
 
 if __name__ == "__main__":
