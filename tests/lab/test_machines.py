@@ -319,6 +319,28 @@ def test_the_commands(lab: Lab, tmp_path: Path) -> None:
     assert left == {"console.log", "console.raw", "keeper.log", "qemu.log", "qmp.jsonl"}
 
 
+def test_a_machine_gets_a_grant_of_the_endpoint_that_is_named_and_dials_it(lab: Lab, tmp_path: Path) -> None:
+    file = tmp_path / "home.toml"
+    file.write_text("[machines.home]\nmemory = '512 MiB'\n")
+    folder, data = ("--folder", str(lab.state)), ("--data", str(tmp_path / "endpoint"))
+    serve = [sys.executable, "-m", "teeth", "endpoint", "run", *data, "--advertise", "10.0.2.2"]
+    with subprocess.Popen(serve, stdout=subprocess.PIPE, text=True) as endpoint:
+        try:
+            assert endpoint.stdout is not None
+            assert endpoint.stdout.readline().startswith("listening ")
+            done = teeth(*data, "lab", "up", str(file), *folder)
+            assert (done.returncode, done.stdout) == (0, "machine home is up\n"), done.stderr
+            kept = LabFolder(root=lab.state).find("machine", "home")
+            try:
+                MachineHandle(kept=kept).wait_for("teeth: connected to 10.0.2.2:", within=ENTER)
+                (node,) = json.loads(teeth(*data, "node", "list", "--json").stdout)
+                assert (node["macs"], node["connected"]) == (kept.facts["nics"], True)
+            finally:
+                down(kept)
+        finally:
+            endpoint.terminate()
+
+
 def test_a_port_that_is_taken_is_named_and_nothing_is_left(lab: Lab) -> None:
     with socket.create_server(("127.0.0.1", 0)) as server:
         port = server.getsockname()[1]
