@@ -16,6 +16,7 @@ from teeth.lab.blocknodes import Op
 from teeth.lab.describe import Places, bridge_namespace, load, parse
 from teeth.lab.description import Description
 from teeth.lab.disk import Bus
+from teeth.lab.drives import spec
 from teeth.lab.firmware import Firmware
 from teeth.lab.keep.faults import KINDS
 from teeth.lab.link import LinkQuality
@@ -311,10 +312,13 @@ def documented() -> str:
     return (find_checkout().root / "docs/lab.md").read_text(encoding="utf-8")
 
 
-def test_the_example_in_the_documentation_is_read() -> None:
-    (example,) = re.findall(r"^```toml\n(.*?)^```$", documented(), re.MULTILINE | re.DOTALL)
-    found = read(example)
+def test_the_examples_in_the_documentation_are_read(tmp_path: Path) -> None:
+    machine, drives = re.findall(r"^```toml\n(.*?)^```$", documented(), re.MULTILINE | re.DOTALL)
+    found = read(machine)
     assert [one.machine.name for one in found.machines] == ["web"]
+    file = tmp_path / "drives.toml"
+    file.write_text(drives, encoding="utf-8")
+    assert [one.spec.name for one in spec.load(file).drives] == ["d0"]
 
 
 def first_cells(heading: str) -> set[str]:
