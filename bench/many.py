@@ -1,8 +1,8 @@
 """How many machines boot together here: 1, 2, 4, 8, ... ramdisks of 512 MiB that all have to dial home.
 
-Stops at the first count of which not all came home in time, or that would leave the host too little memory.
-Writes build/bench/many.json and prints it: for each count the median and the longest time to dial home,
-from each machine's first instruction to its accepted handshake.
+Stops at the first count of which not all came home, or that would leave the host too little memory. Writes
+build/bench/many.json and prints it: for each count the median and the longest time to dial home, from each
+machine's first instruction to its accepted handshake, and why those failed that did not.
 """
 
 from __future__ import annotations
@@ -13,15 +13,14 @@ import json
 import os
 import statistics
 import tempfile
-import time
 from collections.abc import Callable
 from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import Any
 
-from teeth.endpoint.events import NodeConnected
 from teeth.errors import TeethError
 from teeth.lab.accel import Accelerator, find_accelerator, steady_cpus
+from teeth.lab.console import WaitError
 from teeth.lab.host import MIB, OVERHEAD, RESERVE, memory_available
 from teeth.lab.machine import DirectBoot, Machine
 from teeth.lab.network import HOST_ADDRESS, Nic
@@ -48,6 +47,14 @@ def resident(pid: int) -> int:
     return next(int(line.split()[1]) * 1024 for line in lines if line.startswith("VmRSS:"))
 
 
+async def home(machine: RunningMachine) -> float | str:
+    """Seconds from the first instruction to the accepted handshake, or why it did not come to it."""
+    try:
+        return (await machine.wait_for("^teeth: connected to ", within=DEADLINE)).at
+    except WaitError as error:
+        return error.message
+
+
 async def together(
     paths: Paths, accelerator: Accelerator, count: int, memory: int, folder: Path
 ) -> dict[str, Any]:
@@ -55,8 +62,6 @@ async def together(
     config = EndpointConfig(data=folder / "endpoint", advertise=HOST_ADDRESS, ramdisk=paths.ramdisk)
     async with AsyncExitStack() as stack:
         endpoint = await stack.enter_async_context(Endpoint(config))
-        events = stack.enter_context(endpoint.subscribe())
-        began: dict[str, float] = {}
         running: list[RunningMachine] = []
         for number in range(count):
             words = endpoint.kernel_command_line(await endpoint.grant(mac(number)))
@@ -69,28 +74,20 @@ async def together(
             )  # fmt: skip
             start = run_machine(machine, accelerator=accelerator, folder=folder / machine.name)
             running.append(await stack.enter_async_context(start))
-            began[mac(number)] = time.monotonic()
-        times: dict[str, float] = {}
-        try:
-            async with asyncio.timeout(DEADLINE):
-                async for event in events:
-                    if isinstance(event, NodeConnected):
-                        node = await endpoint.node(event.node_id)
-                        for address in node.macs if node else ():
-                            times.setdefault(address, time.monotonic() - began[address])
-                    if len(times) == count:
-                        break
-        except TimeoutError:
-            pass
+        ends = await asyncio.gather(*(home(one) for one in running))
+        times = [end for end in ends if isinstance(end, float)]
+        if len(endpoint.connected()) < len(times):
+            raise TeethError("machines say that they are connected, and the endpoint does not")
         taken = sum(resident(one.pid) for one in running if one.running)
         cpu = sum(one.cpu_seconds() for one in running if one.running)
     return {
         "machines": count,
         "home": len(times),
-        "median_seconds": round(statistics.median(times.values()), 1) if times else None,
-        "longest_seconds": round(max(times.values()), 1) if times else None,
+        "median_seconds": round(statistics.median(times), 1) if times else None,
+        "longest_seconds": round(max(times), 1) if times else None,
         "memory_mib_each": round(taken / count / MIB),
         "cpu_seconds_each": round(cpu / count, 1),
+        "problems": sorted({end for end in ends if isinstance(end, str)}),
     }
 
 
