@@ -11,7 +11,7 @@ from typing import Any
 from teeth_agent.erase.execute import World
 from teeth_agent.erase.hidden import Hidden, State
 from teeth_agent.erase.kernellog import KernelLog
-from teeth_agent.erase.methods import Tools
+from teeth_agent.erase.methods.carry import Tools
 from teeth_agent.erase.model import Medium
 from teeth_agent.errors import DeviceError
 

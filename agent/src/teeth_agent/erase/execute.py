@@ -11,9 +11,10 @@ from dataclasses import dataclass
 from typing import Any, TypeVar
 
 from teeth_agent.blockio import Device
-from teeth_agent.erase import canary, hidden, methods
+from teeth_agent.erase import canary, hidden
 from teeth_agent.erase.kernellog import KernelLog
-from teeth_agent.erase.methods import Tools
+from teeth_agent.erase.methods import carry
+from teeth_agent.erase.methods.carry import Tools
 from teeth_agent.erase.model import Grade, Medium, Method, Outcome, Unit
 from teeth_agent.erase.plan import Action, ErasePlan, UnitPlan
 from teeth_agent.erase.policy import Verification
@@ -187,13 +188,11 @@ class _UnitRun:
         planted = [self._plant(medium.devnode) for medium in self._media()]
         proof.canaries = sum(len(canaries.places) for canaries in planted)
         self._check_paths(planted)
-        self._meter.step(methods.step_name(method))
+        self._meter.step(carry.step_name(method))
         self._world.settle()
         proof.device_status.update(
             self._patiently(
-                lambda: methods.carry_out(
-                    method, self._unit, self._world.tools, self._advance, self._commands
-                )
+                lambda: carry.carry_out(method, self._unit, self._world.tools, self._advance, self._commands)
             )
         )
         proof.completed = True
@@ -281,7 +280,7 @@ class _UnitRun:
             )
             for medium in self._media()
         )
-        self._meter.expect(methods.work(method, self._unit) + verify)
+        self._meter.expect(carry.work(method, self._unit) + verify)
 
     def _advance(self, amount: int) -> None:
         self._reporter.check_cancelled()

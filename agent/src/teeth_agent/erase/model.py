@@ -17,16 +17,95 @@ class Grade(Enum):
         return order.index(self) >= order.index(required)
 
 
-class Method(Enum):
-    """How a unit can be erased. The grade is the conservative reading; docs/erase.md gives the reasons."""
+class Leaves(Enum):
+    """What a method promises that can be read afterwards."""
 
+    ZEROS = "zeros"
+    CONSTANT = "constant"  # one byte value everywhere: which, is the drive's choice
+    CHANGED = "changed"  # zeros, one value or noise, but nothing of what was there
+
+
+class Method(Enum):
+    """How a unit can be erased."""
+
+    NVME_SANITIZE_CRYPTO = "nvme_sanitize_crypto"
+    NVME_SANITIZE_BLOCK = "nvme_sanitize_block"
+    NVME_SANITIZE_OVERWRITE = "nvme_sanitize_overwrite"
     NVME_FORMAT_CRYPTO = "nvme_format_crypto"
     NVME_FORMAT_USER_DATA = "nvme_format_user_data"
+    ATA_SANITIZE_CRYPTO = "ata_sanitize_crypto"
+    ATA_SANITIZE_BLOCK = "ata_sanitize_block"
+    ATA_SANITIZE_OVERWRITE = "ata_sanitize_overwrite"
+    ATA_SECURITY_ERASE_ENHANCED = "ata_security_erase_enhanced"
+    ATA_SECURITY_ERASE = "ata_security_erase"
+    SCSI_SANITIZE_CRYPTO = "scsi_sanitize_crypto"
+    SCSI_SANITIZE_BLOCK = "scsi_sanitize_block"
+    SCSI_SANITIZE_OVERWRITE = "scsi_sanitize_overwrite"
+    SCSI_FORMAT = "scsi_format"
     OVERWRITE = "overwrite"
 
     @property
     def grade(self) -> Grade:
-        return Grade.PURGE if self is Method.NVME_FORMAT_CRYPTO else Grade.CLEAR
+        """The conservative reading; docs/erase.md gives the reasons."""
+        return Grade.PURGE if self in _PURGES else Grade.CLEAR
+
+    @property
+    def leaves(self) -> Leaves:
+        if self in (Method.OVERWRITE, *_SANITIZE_OVERWRITES):
+            return Leaves.ZEROS
+        return Leaves.CHANGED if self in _CHANGES else Leaves.CONSTANT
+
+    @property
+    def by_device(self) -> bool:
+        """The drive does it alone, and tells how far it is; else this machine writes every block."""
+        return self is not Method.OVERWRITE
+
+
+_SANITIZE_OVERWRITES = (
+    Method.NVME_SANITIZE_OVERWRITE,
+    Method.ATA_SANITIZE_OVERWRITE,
+    Method.SCSI_SANITIZE_OVERWRITE,
+)
+# An enhanced security erase writes what its maker chose: on drives that encrypt it is a change of the key.
+_CHANGES = frozenset(
+    {
+        Method.NVME_SANITIZE_CRYPTO,
+        Method.NVME_FORMAT_CRYPTO,
+        Method.ATA_SANITIZE_CRYPTO,
+        Method.ATA_SECURITY_ERASE_ENHANCED,
+        Method.SCSI_SANITIZE_CRYPTO,
+    }
+)
+_PURGES = frozenset(
+    {
+        *_SANITIZE_OVERWRITES,
+        *_CHANGES,
+        Method.NVME_SANITIZE_BLOCK,
+        Method.ATA_SANITIZE_BLOCK,
+        Method.SCSI_SANITIZE_BLOCK,
+    }
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Rung:
+    """Methods that are run one after the other and proven together; never none."""
+
+    methods: tuple[Method, ...]
+
+    @property
+    def grade(self) -> Grade:
+        """Of the best of its methods: a further erase takes nothing away from one before it."""
+        return max((method.grade for method in self.methods), key=list(Grade).index)
+
+    @property
+    def leaves(self) -> Leaves:
+        """What the last of its methods leaves is what can be read."""
+        return self.methods[-1].leaves
+
+    @property
+    def name(self) -> str:
+        return "+".join(method.value for method in self.methods)
 
 
 class Outcome(Enum):

@@ -11,7 +11,7 @@ from typing import Any
 from teeth_agent import blockio, udev
 from teeth_agent.erase.execute import World, execute
 from teeth_agent.erase.kernellog import KernelLog, open_kernel_log
-from teeth_agent.erase.methods import Tools
+from teeth_agent.erase.methods.carry import Tools
 from teeth_agent.erase.model import Medium, plain_name
 from teeth_agent.erase.plan import Action, ErasePlan, Probes, newcomers, plan_erase
 from teeth_agent.erase.policy import Policy, read_policy
