@@ -138,6 +138,7 @@ def medium(name: str, **changes: Any) -> Medium:
         "transport": "scsi",
         "size": 8 << 20,
         "logical_block": 512,
+        "rotational": False,
         "removable": False,
         "read_only": False,
         "diskseq": 3,

@@ -21,16 +21,23 @@ from fakes.disks import (
     nvme_medium,
 )
 from fakes.reporting import ToldReporter
+from teeth_agent.erase.capabilities import NvmeCapabilities
 from teeth_agent.erase.execute import execute
 from teeth_agent.erase.hidden import Hidden, State
-from teeth_agent.erase.model import Method, Outcome
+from teeth_agent.erase.model import Outcome
 from teeth_agent.erase.plan import Probes, plan_erase
 from teeth_agent.erase.policy import Policy, Verification
+from teeth_agent.erase.protect import Facts
 from teeth_agent.errors import DeviceError, ToolError
 from teeth_agent.run import Completed
 from teeth_agent.tools.nvme import Controller
 
-FORMATS = Controller(name="nvme0", oacs=2, fna=0, sanicap=0, total_capacity=0, unallocated_capacity=0)
+FORMATS = NvmeCapabilities(format=True)
+CONTROLLER = Controller(name="nvme0", oacs=2, fna=0, sanicap=0, total_capacity=0, unallocated_capacity=0)
+
+
+def can(capabilities, name="nvme0n1"):
+    return Probes(facts={name: Facts(capabilities=capabilities)})
 
 
 def erase(bench, *, policy=None, probes=None, reporter=None):
@@ -46,7 +53,7 @@ def test_an_honest_disk_is_cleared_with_all_six_proofs():
     disk = MemoryDisk("sda")
     (record,) = erase(one(disk))
     assert record.outcome is Outcome.CLEARED
-    assert record.method is Method.OVERWRITE
+    assert record.rung.name == "overwrite"
     assert record.known_zero
     assert disk.content == bytes(disk.size)
     assert disk.partitions_read == 1
@@ -247,15 +254,15 @@ def nvme_bench(disk, media=None):
         return Completed(argv=(), returncode=0, stdout="Success", stderr="")
 
     bench.format_namespace = format_namespace
-    bench.identify_controller = lambda name: FORMATS
+    bench.identify_controller = lambda name: CONTROLLER
     return bench, sent
 
 
 def test_an_nvme_format_that_proves_itself_is_enough():
     disk = MemoryDisk("nvme0n1")
     bench, sent = nvme_bench(disk)
-    (record,) = erase(bench, probes=Probes(nvme={"nvme0": FORMATS}))
-    assert (record.outcome, record.method) == (Outcome.CLEARED, Method.NVME_FORMAT_USER_DATA)
+    (record,) = erase(bench, probes=can(FORMATS))
+    assert (record.outcome, record.rung.name) == (Outcome.CLEARED, "nvme_format_user_data")
     assert sent == [("/dev/nvme0n1", 1)]
     assert disk.written < 1 << 20  # only canaries
     assert record.commands == ["nvme format /dev/nvme0n1 --ses=1 --force --timeout=21600000"]
@@ -265,17 +272,17 @@ def test_every_namespace_is_formatted_and_proven():
     media = [nvme_medium("nvme0", 1), nvme_medium("nvme0", 2)]
     bench, sent = nvme_bench(MemoryDisk("nvme0n1"), media)
     bench.disks["/dev/nvme0n2"] = MemoryDisk("nvme0n2")
-    (record,) = erase(bench, probes=Probes(nvme={"nvme0": FORMATS}))
+    (record,) = erase(bench, probes=can(FORMATS))
     assert record.outcome is Outcome.CLEARED
     assert [devnode for devnode, _ in sent] == ["/dev/nvme0n1", "/dev/nvme0n2"]
     assert record.to_json()["proof"]["canaries"]["count"] == 132
 
 
 def test_crypto_erase_comes_first_and_is_a_purge():
-    crypto = replace(FORMATS, fna=4)
+    crypto = replace(FORMATS, format_crypto=True)
     bench, sent = nvme_bench(MemoryDisk("nvme0n1"))
-    (record,) = erase(bench, probes=Probes(nvme={"nvme0": crypto}))
-    assert (record.outcome, record.method) == (Outcome.PURGED, Method.NVME_FORMAT_CRYPTO)
+    (record,) = erase(bench, probes=can(crypto))
+    assert (record.outcome, record.rung.name) == (Outcome.PURGED, "nvme_format_crypto")
     assert sent == [("/dev/nvme0n1", 2)]
 
 
@@ -286,8 +293,8 @@ def test_a_format_that_leaves_data_falls_to_the_next_rung():
 
     reporter = ToldReporter()
     bench, _ = nvme_bench(FormatsNothing("nvme0n1"))
-    (record,) = erase(bench, probes=Probes(nvme={"nvme0": FORMATS}), reporter=reporter)
-    assert (record.outcome, record.method) == (Outcome.CLEARED, Method.OVERWRITE)
+    (record,) = erase(bench, probes=can(FORMATS), reporter=reporter)
+    assert (record.outcome, record.rung.name) == (Outcome.CLEARED, "overwrite")
     assert [attempt["code"] for attempt in record.attempts] == ["canary_survived", ""]
     percents = [call["unit_percent"] for call in reporter.progress_calls]
     assert percents == sorted(percents)
@@ -300,17 +307,15 @@ def test_a_format_that_the_drive_refuses_falls_to_the_next_rung():
         raise ToolError("nvme ended with 1: NVMe status: Invalid Format")
 
     bench.format_namespace = refuse
-    (record,) = erase(bench, probes=Probes(nvme={"nvme0": FORMATS}))
-    assert (record.outcome, record.method) == (Outcome.CLEARED, Method.OVERWRITE)
+    (record,) = erase(bench, probes=can(FORMATS))
+    assert (record.outcome, record.rung.name) == (Outcome.CLEARED, "overwrite")
     assert record.attempts[0]["code"] == "tool_failed"
 
 
 def test_sampling_reads_less_and_does_not_make_a_disk_known_zero():
     disk = MemoryDisk("nvme0n1", size=64 << 20)
     bench, _ = nvme_bench(disk, [nvme_medium("nvme0", size=disk.size)])
-    (record,) = erase(
-        bench, policy=Policy(verification=Verification.SAMPLED), probes=Probes(nvme={"nvme0": FORMATS})
-    )
+    (record,) = erase(bench, policy=Policy(verification=Verification.SAMPLED), probes=can(FORMATS))
     assert record.outcome is Outcome.CLEARED
     readback = record.to_json()["proof"]["readback"]
     assert readback["kind"] == "sampled"

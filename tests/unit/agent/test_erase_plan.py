@@ -7,19 +7,19 @@ from dataclasses import replace
 import pytest
 
 from fakes.disks import medium, nvme_medium
-from teeth_agent.erase.model import Grade, Method, group_units
-from teeth_agent.erase.plan import Action, Probes, plan_erase
-from teeth_agent.erase.policy import Policy, Removable, Verification, read_policy
-from teeth_agent.errors import ParamsError
-from teeth_agent.tools.hdparm import Identity
-from teeth_agent.tools.nvme import Controller
-
-PLAIN = Controller(name="nvme0", oacs=0, fna=0, sanicap=0, total_capacity=0, unallocated_capacity=0)
-FORMATS = replace(PLAIN, oacs=2)
-CRYPTO = replace(FORMATS, fna=4)
-LOCKED = Identity(
-    answered=True, has_hpa=False, security_supported=True, enabled=True, locked=True, frozen=False
+from teeth_agent.erase.capabilities import (
+    NvmeCapabilities,
+    PlainCapabilities,
+    Sanitizes,
+    ScsiCapabilities,
 )
+from teeth_agent.erase.model import Grade, Method, group_units
+from teeth_agent.erase.plan import Probes, plan_erase
+from teeth_agent.erase.policy import ExcludeRule, Policy, Removable, Verification, read_policy
+from teeth_agent.erase.protect import Action, Facts
+from teeth_agent.errors import ParamsError
+
+FORMATS = Facts(capabilities=NvmeCapabilities(format=True))
 
 
 def plan_one(subject, policy=None, probes=None):
@@ -27,64 +27,36 @@ def plan_one(subject, policy=None, probes=None):
     return unit
 
 
-@pytest.mark.parametrize(
-    ("controller", "ladder"),
-    [
-        (PLAIN, [Method.OVERWRITE]),
-        (FORMATS, [Method.NVME_FORMAT_USER_DATA, Method.OVERWRITE]),
-        (CRYPTO, [Method.NVME_FORMAT_CRYPTO, Method.NVME_FORMAT_USER_DATA, Method.OVERWRITE]),
-        (replace(PLAIN, fna=4), [Method.OVERWRITE]),
-    ],
-)
-def test_the_ladder_follows_what_the_controller_can_do(controller, ladder):
-    unit = plan_one(nvme_medium("nvme0"), probes=Probes(nvme={"nvme0": controller}))
-    assert (unit.action, list(unit.methods)) == (Action.ERASE, ladder)
+def test_rungs_grades_and_what_was_passed_over_are_in_the_plan():
+    facts = Facts(capabilities=NvmeCapabilities(format=True, format_crypto=True))
+    policy = Policy(required=Grade.PURGE)
+    unit = plan_one(nvme_medium("nvme0"), policy, Probes(facts={"nvme0n1": facts})).to_json()
+    assert (unit["kind"], unit["action"]) == ("nvme", "erase")
+    assert unit["methods"] == [{"method": "nvme_format_crypto", "grade": "purge"}]
+    assert [over["method"] for over in unit["passed_over"]] == ["nvme_format_user_data", "overwrite"]
 
 
-def test_a_required_grade_takes_the_lower_rungs_away():
-    purge = Policy(required=Grade.PURGE)
-    unit = plan_one(nvme_medium("nvme0"), purge, Probes(nvme={"nvme0": CRYPTO}))
-    assert list(unit.methods) == [Method.NVME_FORMAT_CRYPTO]
-    unit = plan_one(medium("sda"), purge)
+def test_a_grade_that_no_rung_reaches_is_refused():
+    unit = plan_one(medium("sda"), Policy(required=Grade.PURGE))
     assert (unit.action, unit.code) == (Action.REFUSE, "grade_unreachable")
+    assert unit.passed_over
+    assert unit.reason
 
 
-@pytest.mark.parametrize(
-    ("changes", "policy", "action", "code"),
-    [
-        ({}, Policy(), Action.ERASE, ""),
-        ({"in_use": ("sda1 is mounted at /",)}, Policy(), Action.REFUSE, "in_use"),
-        ({"read_only": True}, Policy(), Action.REFUSE, "read_only"),
-        ({"size": 0}, Policy(), Action.REFUSE, "unreadable"),
-        ({"transport": "usb"}, Policy(), Action.REFUSE, "removable_blocked"),
-        ({"removable": True}, Policy(), Action.REFUSE, "removable_blocked"),
-        ({"transport": "usb"}, Policy(removable=Removable.ERASE), Action.ERASE, ""),
-        ({"transport": "sd"}, Policy(removable=Removable.EXCLUDE), Action.EXCLUDE, "removable"),
-        ({"virtual_media": "iDRAC"}, Policy(removable=Removable.ERASE), Action.EXCLUDE, "virtual_media"),
-        ({"transport": "iscsi"}, Policy(), Action.REFUSE, "shared_transport"),
-        ({"transport": "fc"}, Policy(allow=frozenset({"S-sda"})), Action.ERASE, ""),
-        ({}, Policy(allow=frozenset({"other"})), Action.EXCLUDE, "not_allowed"),
-        ({}, Policy(exclude=frozenset({"S-sda"})), Action.EXCLUDE, "excluded_by_command"),
-        ({"wwn": "0xabc"}, Policy(exclude=frozenset({"0xabc"})), Action.EXCLUDE, "excluded_by_command"),
-        ({"wwn": "0xabc"}, Policy(exclude=frozenset({"0xABC"})), Action.EXCLUDE, "excluded_by_command"),
-        ({"wwn": "0xabc"}, Policy(exclude=frozenset({"ABC"})), Action.EXCLUDE, "excluded_by_command"),
-        ({}, Policy(exclude=frozenset({"s-sda "})), Action.EXCLUDE, "excluded_by_command"),
-        ({"serial": None, "wwn": None}, Policy(exclude=frozenset({"None"})), Action.ERASE, ""),
-        ({}, Policy(expected=frozenset({"other"})), Action.REFUSE, "unexpected_disk"),
-        ({}, Policy(expected=frozenset({"S-sda"})), Action.ERASE, ""),
-        ({"in_use": ("x",)}, Policy(exclude=frozenset({"S-sda"})), Action.EXCLUDE, "excluded_by_command"),
-    ],
-)
-def test_rules(changes, policy, action, code):
-    unit = plan_one(medium("sda", **changes), policy)
-    assert (unit.action, unit.code) == (action, code)
-    assert bool(unit.methods) == (action is Action.ERASE)
-    assert bool(unit.reason) == (action is not Action.ERASE)
+def test_how_long_it_takes_is_said_as_far_as_anybody_knows():
+    block = Method.SCSI_SANITIZE_BLOCK
+    told = ScsiCapabilities(sanitizes=Sanitizes(block=True), seconds={block: 600.0})
+    silent = replace(told, seconds={})
+    disk = medium("sda", transport="sas", size=400_000_000_000)
 
+    def seconds(capabilities, **policy):
+        facts = Facts(capabilities=capabilities)
+        return plan_one(disk, Policy(**policy), Probes(facts={"sda": facts})).seconds
 
-def test_a_locked_drive_is_locked():
-    unit = plan_one(medium("sda", transport="sata"), probes=Probes(ata={"sda": LOCKED}))
-    assert (unit.action, unit.code) == (Action.LOCKED, "locked")
+    assert seconds(silent) is None
+    assert seconds(told) == pytest.approx(600 + 1000)
+    assert seconds(told, verification=Verification.SAMPLED) == pytest.approx(600 + 100)
+    assert seconds(PlainCapabilities(reason="x")) == pytest.approx(2000)
 
 
 def test_one_path_in_use_refuses_the_unit():
@@ -142,7 +114,7 @@ def test_the_digest_changes_with_the_machine_and_with_nothing_else():
         digest(nvme_medium("nvme0", diskseq=9)),
         digest(nvme_medium("nvme0", size=1 << 20)),
         digest(nvme_medium("nvme0", in_use=("x",))),
-        digest(nvme_medium("nvme0"), probes=Probes(nvme={"nvme0": FORMATS})),
+        digest(nvme_medium("nvme0"), probes=Probes(facts={"nvme0n1": FORMATS})),
         digest(nvme_medium("nvme0"), Policy(verification=Verification.SAMPLED)),
     }
     assert len(others) == 5
@@ -160,6 +132,10 @@ def test_policy_is_read_in_full():
             "exclude": ["B"],
             "expected_serials": ["A", "B"],
             "removable": "erase",
+            "exclude_rules": [{"rule": "r1", "model": "M", "transport": "usb", "at_most": 5}],
+            "fallback": False,
+            "fence": True,
+            "time_limit": 3600,
             "verification": "sampled",
             "expect_no_disk": True,
             "expect_unaccounted": True,
@@ -169,6 +145,10 @@ def test_policy_is_read_in_full():
         required=Grade.PURGE,
         allow=frozenset("A"),
         exclude=frozenset("B"),
+        exclude_rules=(ExcludeRule(rule="r1", model="M", transport="usb", at_most=5),),
+        fallback=False,
+        fence=True,
+        time_limit=3600.0,
         expected=frozenset("AB"),
         removable=Removable.ERASE,
         verification=Verification.SAMPLED,
@@ -190,6 +170,9 @@ def test_policy_is_read_in_full():
         ({"exclude": ["A", 7]}, r"params.exclude\[1\]"),
         ({"exclude": [""]}, r"params.exclude\[0\]"),
         ({"exclude": ["A"] * 5000}, "params.exclude"),
+        ({"exclude_rules": [{"rule": "r1"}]}, "rule r1"),
+        ({"exclude_rules": [{"rule": "r1", "modle": "x"}]}, r"params.exclude_rules\[0\].modle"),
+        ({"time_limit": 1}, "params.time_limit"),
         ({"plan": "yes"}, "params.plan"),
         ({"plan_digest": "abc"}, "params.plan_digest"),
         ({"allow": ["A"], "exclude": ["A"]}, "params.exclude"),

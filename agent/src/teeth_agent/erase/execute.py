@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -15,10 +15,11 @@ from teeth_agent.erase import canary, hidden
 from teeth_agent.erase.kernellog import KernelLog
 from teeth_agent.erase.methods import carry
 from teeth_agent.erase.methods.carry import Tools
-from teeth_agent.erase.model import Grade, Medium, Method, Outcome, Unit
-from teeth_agent.erase.plan import Action, ErasePlan, UnitPlan
+from teeth_agent.erase.model import Grade, Medium, Method, Outcome, Rung, Unit
+from teeth_agent.erase.plan import ErasePlan, UnitPlan
 from teeth_agent.erase.policy import Verification
 from teeth_agent.erase.progress import Meter, UnitMeter
+from teeth_agent.erase.protect import Action
 from teeth_agent.erase.readback import expected_bytes, read_zeros
 from teeth_agent.erase.record import Proof, UnitRecord, absent, untouched
 from teeth_agent.errors import AgentError, Cancelled, DeviceError
@@ -118,15 +119,15 @@ class _UnitRun:
         self._attempts: list[dict[str, Any]] = []
         self._commands: list[str] = []
         self._proof = Proof()
-        self._method: Method | None = None
-        self._expect(plan.methods[0])
+        self._climbed: Rung | None = None
+        self._expect(plan.rungs[0])
 
     def run(self) -> UnitRecord:
         """Never raises: whatever happens becomes this unit's record, so that the others go on."""
         started = self._world.clock()
         try:
             code, reason = self._climb()
-            outcome = _success(self._method) if not code else Outcome.FAILED
+            outcome = _success(self._climbed) if not code else Outcome.FAILED
         except Cancelled as error:
             code, reason, outcome = "cancelled", str(error), Outcome.INTERRUPTED
         except AgentError as error:
@@ -138,7 +139,7 @@ class _UnitRun:
             unit=self._unit,
             name=self._unit.key,
             outcome=outcome,
-            method=self._method,
+            rung=self._climbed,
             grade=outcome.grade,
             code=code,
             reason=reason[:500],
@@ -157,12 +158,12 @@ class _UnitRun:
     def _climb(self) -> tuple[str, str]:
         """Try the rungs in turn; ("", "") when one proved itself, else why the last one did not."""
         code, reason = "no_method", "the plan holds no method"
-        for index, method in enumerate(self._plan.methods):
+        for index, rung in enumerate(self._plan.rungs):
             if index:
-                self._expect(method)
-            self._method, self._proof = method, Proof()
+                self._expect(rung)
+            self._climbed, self._proof = rung, Proof()
             try:
-                self._rung(method)
+                self._climb_one(rung)
                 self._look_around()
                 missing = self._proof.missing(len(self._unit.extents))
             except Cancelled:
@@ -172,15 +173,15 @@ class _UnitRun:
                 missing = [(error.code, str(error))]
             self._meter.abandon()
             code, reason = missing[0] if missing else ("", "")
-            self._attempts.append({"method": method.value, "code": code, "reason": reason[:500]})
+            self._attempts.append({"method": rung.name, "code": code, "reason": reason[:500]})
             if not missing:
                 break
             self._reporter.log(
-                "warning", "erase_rung_failed", unit=self._unit.key, method=method.value, code=code
+                "warning", "erase_rung_failed", unit=self._unit.key, method=rung.name, code=code
             )
         return code, reason
 
-    def _rung(self, method: Method) -> None:
+    def _climb_one(self, rung: Rung) -> None:
         """Canaries, the method, and E2 to E4 into the proof. Raises AgentError at the first failure."""
         proof = self._proof
         self._same_before()
@@ -188,13 +189,10 @@ class _UnitRun:
         planted = [self._plant(medium.devnode) for medium in self._media()]
         proof.canaries = sum(len(canaries.places) for canaries in planted)
         self._check_paths(planted)
-        self._meter.step(carry.step_name(method))
-        self._world.settle()
-        proof.device_status.update(
-            self._patiently(
-                lambda: carry.carry_out(method, self._unit, self._world.tools, self._advance, self._commands)
-            )
-        )
+        for method in rung.methods:
+            self._meter.step(carry.step_name(method))
+            self._world.settle()
+            proof.device_status.update(self._patiently(lambda method=method: self._carry_out(method)))  # type: ignore[misc]
         proof.completed = True
         self._world.settle()
         self._meter.step("verify")
@@ -204,10 +202,13 @@ class _UnitRun:
         for medium, canaries in zip(self._media(), planted, strict=True):
             with self._world.tools.open(medium.devnode, write=False) as device:
                 proof.survived += len(canaries.survivors(device))
-                proof.readbacks.append(self._read_back(method, device))
+                proof.readbacks.append(self._read_back(rung, device))
 
-    def _read_back(self, method: Method, device: Device) -> Any:
-        sampled = self._sampled and method is not Method.OVERWRITE
+    def _carry_out(self, method: Method) -> Mapping[str, Any]:
+        return carry.carry_out(method, self._unit, self._world.tools, self._advance, self._commands)
+
+    def _read_back(self, rung: Rung, device: Device) -> Any:
+        sampled = self._sampled and Method.OVERWRITE not in rung.methods
         return read_zeros(device, self._advance, sampled=sampled)
 
     def _look_around(self) -> None:
@@ -273,23 +274,21 @@ class _UnitRun:
             self._world.pause(_BUSY_SECONDS)
         return action()
 
-    def _expect(self, method: Method) -> None:
+    def _expect(self, rung: Rung) -> None:
+        sampled = self._sampled and Method.OVERWRITE not in rung.methods
         verify = sum(
-            expected_bytes(
-                medium.size, medium.logical_block, sampled=self._sampled and method is not Method.OVERWRITE
-            )
-            for medium in self._media()
+            expected_bytes(medium.size, medium.logical_block, sampled=sampled) for medium in self._media()
         )
-        self._meter.expect(carry.work(method, self._unit) + verify)
+        self._meter.expect(sum(carry.work(method, self._unit) for method in rung.methods) + verify)
 
     def _advance(self, amount: int) -> None:
         self._reporter.check_cancelled()
         self._meter.advance(amount)
 
 
-def _success(method: Method | None) -> Outcome:
-    assert method is not None
-    return Outcome.PURGED if method.grade is Grade.PURGE else Outcome.CLEARED
+def _success(rung: Rung | None) -> Outcome:
+    assert rung is not None
+    return Outcome.PURGED if rung.grade is Grade.PURGE else Outcome.CLEARED
 
 
 def _change(before: Medium, now: Medium | None) -> str:

@@ -143,6 +143,7 @@ class Medium:
     transport: str
     size: int
     logical_block: int
+    rotational: bool
     removable: bool
     read_only: bool
     diskseq: int | None

@@ -6,46 +6,51 @@ import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from enum import Enum
 from typing import Any
 
-from teeth_agent.erase.model import Medium, Method, Unit, group_units
-from teeth_agent.erase.policy import Policy, Removable
-from teeth_agent.tools import hdparm, nvme
+from teeth_agent.erase.capabilities import UnitKind, kind_of
+from teeth_agent.erase.estimate import estimate
+from teeth_agent.erase.ladder import PassedOver, make_ladder
+from teeth_agent.erase.model import Medium, Rung, Unit, group_units
+from teeth_agent.erase.policy import Policy
+from teeth_agent.erase.protect import Action, Facts, protect
 
-# Others may be reading and writing these right now: erased only when named.
-_SHARED = ("iscsi", "fc", "nvme-tcp", "nvme-rdma", "nvme-fc", "nvme-loop")
-_REMOVABLE = ("usb", "sd")
-
-
-class Action(Enum):
-    ERASE = "erase"
-    EXCLUDE = "exclude"
-    REFUSE = "refuse"
-    LOCKED = "locked"
+# What is known of a unit nobody could ask.
+_NOTHING = Facts()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Probes:
-    """What the tools found out: by NVMe controller name, and by name of a SATA disk."""
+    """What was found out about each unit, by the name of its first medium."""
 
-    nvme: Mapping[str, nvme.Controller] = field(default_factory=dict)
-    ata: Mapping[str, hdparm.Identity] = field(default_factory=dict)
+    facts: Mapping[str, Facts] = field(default_factory=dict)
+
+    def of(self, unit: Unit) -> Facts:
+        return self.facts.get(unit.first.name, _NOTHING)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class UnitPlan:
-    """``methods``: the ladder, best first; empty, with ``code`` and ``reason``, unless to ERASE."""
+    """``rungs``: the ladder, best first; empty, with ``code`` and ``reason``, unless to ERASE.
+
+    ``passed_over``: rungs that are not climbed, and why; ``noted``: what is erased all the same and must be
+    told of; ``seconds``: how long the first rung takes, None when nobody knows.
+    """
 
     unit: Unit
+    kind: UnitKind
     action: Action
-    methods: tuple[Method, ...] = ()
+    rungs: tuple[Rung, ...] = ()
+    passed_over: tuple[PassedOver, ...] = ()
+    noted: tuple[str, ...] = ()
+    seconds: float | None = None
     code: str = ""
     reason: str = ""
 
     def to_json(self) -> dict[str, Any]:
         return {
             **describe(self.unit),
+            "kind": self.kind.value,
             "devices": [
                 {
                     "name": medium.name,
@@ -56,7 +61,10 @@ class UnitPlan:
                 for medium in self.unit.media
             ],
             "action": self.action.value,
-            "methods": [{"method": method.value, "grade": method.grade.value} for method in self.methods],
+            "methods": [{"method": rung.name, "grade": rung.grade.value} for rung in self.rungs],
+            "passed_over": [{"method": over.name, "reason": over.reason} for over in self.passed_over],
+            "noted": list(self.noted),
+            "seconds": None if self.seconds is None else round(self.seconds),
             "code": self.code,
             "reason": self.reason,
         }
@@ -95,6 +103,7 @@ class ErasePlan:
             "out_of_scope": [{"name": name, "reason": reason} for name, reason in self.out_of_scope],
             "required_grade": self.policy.required.value,
             "verification": self.policy.verification.value,
+            "fallback": self.policy.fallback,
         }
 
 
@@ -119,7 +128,7 @@ def plan_erase(
     expected = policy.expected or frozenset()
     return ErasePlan(
         policy=policy,
-        units=tuple(_plan_unit(unit, policy, probes) for unit in units),
+        units=tuple(_plan_unit(unit, policy, probes.of(unit)) for unit in units),
         missing=_strangers(expected | policy.allow, units),
         unspared=_strangers(policy.exclude, units),
         unaccounted=unaccounted,
@@ -134,16 +143,31 @@ def _strangers(names: frozenset[str], units: Sequence[Unit]) -> tuple[str, ...]:
     return tuple(sorted(name for name in names if not any(unit.is_called(name) for unit in units)))
 
 
-def _plan_unit(unit: Unit, policy: Policy, probes: Probes) -> UnitPlan:
-    stop = _excluded(unit, policy) or _refused(unit, policy) or _locked(unit, probes)
+def _plan_unit(unit: Unit, policy: Policy, facts: Facts) -> UnitPlan:
+    kind = kind_of(unit, facts.capabilities)
+    stop = protect(unit, facts, policy)
     if stop is not None:
-        action, code, reason = stop
-        return UnitPlan(unit=unit, action=action, code=code, reason=reason)
-    methods = tuple(method for method in _ladder(unit, probes) if method.grade.reaches(policy.required))
-    if not methods:
+        return UnitPlan(unit=unit, kind=kind, action=stop.action, code=stop.code, reason=stop.reason)
+    ladder = make_ladder(kind, facts.capabilities, policy)
+    if not ladder.rungs:
         reason = f"no method known here erases this drive to the grade {policy.required.value}"
-        return UnitPlan(unit=unit, action=Action.REFUSE, code="grade_unreachable", reason=reason)
-    return UnitPlan(unit=unit, action=Action.ERASE, methods=methods)
+        return UnitPlan(
+            unit=unit,
+            kind=kind,
+            action=Action.REFUSE,
+            passed_over=ladder.passed_over,
+            code="grade_unreachable",
+            reason=reason,
+        )
+    return UnitPlan(
+        unit=unit,
+        kind=kind,
+        action=Action.ERASE,
+        rungs=ladder.rungs,
+        passed_over=ladder.passed_over,
+        noted=facts.shared_use,
+        seconds=estimate(unit, facts.capabilities, ladder.rungs[0], policy.verification),
+    )
 
 
 def newcomers(plan: ErasePlan, media: tuple[Medium, ...]) -> tuple[UnitPlan, ...]:
@@ -151,63 +175,3 @@ def newcomers(plan: ErasePlan, media: tuple[Medium, ...]) -> tuple[UnitPlan, ...
     known = {(medium.name, medium.diskseq) for unit in plan.units for medium in unit.unit.media}
     new = tuple(medium for medium in media if (medium.name, medium.diskseq) not in known)
     return plan_erase(new, plan.policy, Probes()).units
-
-
-_Stop = tuple[Action, str, str]
-
-
-def _excluded(unit: Unit, policy: Policy) -> _Stop | None:
-    named = sorted(name for name in policy.exclude if unit.is_called(name))
-    if named:
-        return Action.EXCLUDE, "excluded_by_command", f"params.exclude names {named[0]}"
-    if unit.first.virtual_media is not None:
-        return Action.EXCLUDE, "virtual_media", unit.first.virtual_media
-    if policy.allow and not any(unit.is_called(name) for name in policy.allow):
-        return Action.EXCLUDE, "not_allowed", "params.allow does not name it"
-    if _is_removable(unit) and policy.removable is Removable.EXCLUDE:
-        return Action.EXCLUDE, "removable", "params.removable excludes it"
-    return None
-
-
-def _refused(unit: Unit, policy: Policy) -> _Stop | None:
-    if policy.expected is not None and not any(unit.is_called(name) for name in policy.expected):
-        return Action.REFUSE, "unexpected_disk", "params.expected_serials does not name it"
-    in_use = [reason for medium in unit.media for reason in medium.in_use]
-    if in_use:
-        return Action.REFUSE, "in_use", "; ".join(in_use[:8])
-    if _is_removable(unit) and policy.removable is Removable.BLOCK:
-        return (
-            Action.REFUSE,
-            "removable_blocked",
-            "a removable drive: params.removable must say erase or exclude",
-        )
-    if unit.first.transport in _SHARED and not any(unit.is_called(name) for name in policy.allow):
-        reason = f"{unit.first.transport} may be shared with other machines: params.allow must name it"
-        return Action.REFUSE, "shared_transport", reason
-    if any(medium.size == 0 for medium in unit.media):
-        return Action.REFUSE, "unreadable", "the drive gives no capacity"
-    if any(medium.read_only for medium in unit.media):
-        return Action.REFUSE, "read_only", "the drive is write protected"
-    return None
-
-
-def _locked(unit: Unit, probes: Probes) -> _Stop | None:
-    for medium in unit.media:
-        identity = probes.ata.get(medium.name)
-        if identity is not None and identity.locked:
-            return Action.LOCKED, "locked", "the drive is locked by an ATA security password"
-    return None
-
-
-def _is_removable(unit: Unit) -> bool:
-    return any(medium.removable or medium.transport in _REMOVABLE for medium in unit.media)
-
-
-def _ladder(unit: Unit, probes: Probes) -> tuple[Method, ...]:
-    controller = probes.nvme.get(unit.first.controller or "")
-    methods: list[Method] = []
-    if controller is not None and controller.can_crypto_erase:
-        methods.append(Method.NVME_FORMAT_CRYPTO)
-    if controller is not None and controller.can_format:
-        methods.append(Method.NVME_FORMAT_USER_DATA)
-    return (*methods, Method.OVERWRITE)

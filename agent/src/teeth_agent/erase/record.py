@@ -8,8 +8,9 @@ from typing import Any
 
 from teeth_agent.erase.hidden import Hidden
 from teeth_agent.erase.kernellog import Window
-from teeth_agent.erase.model import Grade, Method, Outcome, Unit
-from teeth_agent.erase.plan import Action, UnitPlan, describe
+from teeth_agent.erase.model import Grade, Outcome, Rung, Unit
+from teeth_agent.erase.plan import UnitPlan, describe
+from teeth_agent.erase.protect import Action
 from teeth_agent.erase.readback import Readback
 
 
@@ -83,7 +84,7 @@ class UnitRecord:
     unit: Unit | None
     name: str
     outcome: Outcome
-    method: Method | None = None
+    rung: Rung | None = None
     grade: Grade | None = None
     code: str = ""
     reason: str = ""
@@ -105,7 +106,7 @@ class UnitRecord:
             **(describe(self.unit) if self.unit else nobody),
             "devices": [medium.name for medium in self.unit.media] if self.unit else [],
             "outcome": self.outcome.value,
-            "method": self.method.value if self.method else None,
+            "method": self.rung.name if self.rung else None,
             "grade": self.grade.value if self.grade else None,
             "code": self.code,
             "reason": self.reason,

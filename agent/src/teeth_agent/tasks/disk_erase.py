@@ -9,12 +9,20 @@ from pathlib import Path
 from typing import Any
 
 from teeth_agent import blockio, udev
+from teeth_agent.erase.capabilities import (
+    AtaCapabilities,
+    AtaSecurity,
+    Capabilities,
+    NvmeCapabilities,
+    PlainCapabilities,
+)
 from teeth_agent.erase.execute import World, execute
 from teeth_agent.erase.kernellog import KernelLog, open_kernel_log
 from teeth_agent.erase.methods.carry import Tools
 from teeth_agent.erase.model import Medium, plain_name
-from teeth_agent.erase.plan import Action, ErasePlan, Probes, newcomers, plan_erase
+from teeth_agent.erase.plan import ErasePlan, Probes, newcomers, plan_erase
 from teeth_agent.erase.policy import Policy, read_policy
+from teeth_agent.erase.protect import Action, Facts
 from teeth_agent.erase.record import UnitRecord, late
 from teeth_agent.errors import AgentError, Cancelled
 from teeth_agent.inventory.block import Disk, list_disks
@@ -129,6 +137,7 @@ def to_medium(disk: Disk) -> Medium:
         transport=disk.transport,
         size=disk.size,
         logical_block=disk.logical_block,
+        rotational=disk.rotational,
         removable=disk.removable,
         read_only=disk.read_only,
         diskseq=disk.diskseq,
@@ -178,17 +187,29 @@ def _check(plan: ErasePlan) -> None:
 
 def _probe(media: Sequence[Medium], reporter: Reporter) -> Probes:
     """Ask the drives what they can do; one that does not answer is only overwritten."""
-    controllers: dict[str, nvme.Controller] = {}
-    identities: dict[str, hdparm.Identity] = {}
+    found: dict[str, Facts] = {}
     for medium in media:
         try:
-            if medium.transport == "nvme" and medium.controller and medium.controller not in controllers:
-                controllers[medium.controller] = nvme.identify(medium.controller)
-            elif medium.speaks_ata:
-                identities[medium.name] = hdparm.identify(medium.devnode)
+            found[medium.name] = Facts(capabilities=_capabilities(medium))
         except AgentError as error:
             reporter.log("warning", "probe_failed", unit=medium.name, reason=str(error))
-    return Probes(nvme=controllers, ata=identities)
+            reason = f"it does not say what it can do: {error}"
+            found[medium.name] = Facts(capabilities=PlainCapabilities(reason=reason))
+    return Probes(facts=found)
+
+
+def _capabilities(medium: Medium) -> Capabilities:
+    if medium.transport == "nvme" and medium.controller:
+        said = nvme.identify(medium.controller)
+        return NvmeCapabilities(
+            format=said.can_format,
+            format_crypto=said.can_crypto_erase,
+            manages_namespaces=said.manages_namespaces,
+        )
+    if medium.speaks_ata:
+        identity = hdparm.identify(medium.devnode)
+        return AtaCapabilities(security=AtaSecurity(locked=identity.locked))
+    return PlainCapabilities(reason=f"nothing but writing is known for {medium.transport}")
 
 
 def _forget_zero(state: SharedState, media: Sequence[Medium]) -> None:

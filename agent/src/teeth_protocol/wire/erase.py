@@ -15,7 +15,21 @@ DiskName = Annotated[str, Text(most=256, words="a serial number or WWN")]
 DiskNames = Annotated[
     tuple[DiskName, ...], Items(most=4096, words="a list of at most 4096 serial numbers or WWNs")
 ]
+Verification = Literal["full", "sampled", "overwrite"]
 PlanDigest = Annotated[str, Text(pattern="sha256:[0-9a-f]{64}", words="sha256: and 64 hex digits")]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ExcludeRule:
+    """Drives to leave alone, by all the properties it gives. ``at_most``: in bytes. ``rule``: its name in the
+    record of every drive that it covers."""
+
+    CLOSED: ClassVar[str] = "an exclude rule has no such member"
+
+    rule: Id
+    model: Annotated[str, Text(most=256, words="a model, as the drive gives it")] | None = None
+    transport: Name | None = None
+    at_most: Bytes | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -26,6 +40,8 @@ class DiskErase:
     ``expected_serials``: when not None, exactly these must be there. ``expect_no_disk``: no disk is a
     success. ``expect_unaccounted``: controllers whose drives cannot be seen are known of. ``plan``: say what
     would be done, touch nothing. ``plan_digest``: refuse when the plan made now has another one.
+    ``fallback``: climb the next rung when one does not prove itself. ``fence``: a drive whose sanitize failed
+    stays unreadable. ``time_limit``: seconds that one operation of a drive may take.
     """
 
     CLOSED: ClassVar[str] = "decom.disk_erase has no such param"
@@ -36,9 +52,13 @@ class DiskErase:
     required_grade: Grade = "clear"
     allow: DiskNames = ()
     exclude: DiskNames = ()
+    exclude_rules: Annotated[tuple[ExcludeRule, ...], Items(most=64, words="a list of at most 64 rules")] = ()
     expected_serials: DiskNames | None = None
     removable: Literal["block", "erase", "exclude"] = "block"
-    verification: Literal["full", "sampled"] = "full"
+    verification: Verification = "full"
+    fallback: bool = True
+    fence: bool = False
+    time_limit: Annotated[int, Range(least=60, most=2592000)] = 259200
     expect_no_disk: bool = False
     expect_unaccounted: bool = False
 
@@ -70,8 +90,17 @@ class PlannedMethod:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class PassedOver:
+    """One rung that is not climbed, and why."""
+
+    method: Name
+    reason: Said
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class PlannedUnit:
-    """What would be done with one unit, and why."""
+    """What would be done with one unit, and why. ``seconds``: how long, None when nobody knows; ``noted``:
+    what is erased all the same."""
 
     serial: Said | None
     wwn: Said | None
@@ -83,6 +112,10 @@ class PlannedUnit:
     methods: tuple[PlannedMethod, ...]
     code: Annotated[str, Text(least=0, most=64)]
     reason: Said
+    kind: Name = "unknown"
+    passed_over: tuple[PassedOver, ...] = ()
+    noted: tuple[Said, ...] = ()
+    seconds: Annotated[int, Range(least=0)] | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -95,8 +128,9 @@ class Plan:
     unaccounted: tuple[Said, ...]
     out_of_scope: tuple[OutOfScope, ...]
     required_grade: Grade
-    verification: Literal["full", "sampled"]
+    verification: Verification
     digest: PlanDigest
+    fallback: bool = True
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
