@@ -5,6 +5,11 @@ TEETH := .venv/bin/teeth
 PYTEST := .venv/bin/python -m pytest
 # Two for each processor: many tests wait for a process, a timer or a disk.
 WORKERS_FAST := $(shell echo $$((2 * $$(nproc))))
+# One for each processor, as far as memory bears their machines (tests/boot/room.py).
+WORKERS_BOOT = $(shell PYTHONPATH=tests .venv/bin/python -m boot.room)
+# Before such tests, so that no worker waits for another's build.
+IMAGES = $(TEETH) image build && $(TEETH) image build ramdisk-debug && $(TEETH) image guest
+PARALLEL_BOOT = -n $(WORKERS_BOOT) --dist loadgroup
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -17,13 +22,15 @@ demo: setup ## Take a dirty virtual machine to a landed one and prove it: build/
 
 test: setup lint types ## Every test: unit, protocol, elements, image, boot
 	@$(PYTEST) -n $(WORKERS_FAST) --dist worksteal -m "not image and not boot"
-	@$(PYTEST) -m "image or boot"
+	@$(IMAGES)
+	@$(PYTEST) $(PARALLEL_BOOT) -m "image or boot"
 
 test-fast: setup lint types ## The tests that need no image, no boot and no minutes (under two)
 	@$(PYTEST) -n $(WORKERS_FAST) --dist worksteal -m "not image and not boot and not slow"
 
 test-lab: setup ## Described machines, networks and faults in real guests; real tools against simulated drives
-	@$(PYTEST) tests/lab
+	@$(IMAGES)
+	@$(PYTEST) $(PARALLEL_BOOT) tests/lab
 
 fuzz: setup ## Fuzz the readers of untrusted input: SECONDS=60 TARGET=json
 	@.venv/bin/python tests/fuzz/run.py "$(SECONDS)" "$(TARGET)"

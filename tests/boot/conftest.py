@@ -17,8 +17,10 @@ from typing import Any
 import pytest
 import pytest_asyncio
 
+from boot.room import DEFAULT, Room
 from teeth.build.ramdisk import build_ramdisk
 from teeth.lab.accel import Accelerator, find_accelerator, steady_cpus
+from teeth.lab.host import shares
 from teeth.lab.machine import Machine
 from teeth.lab.network import HOST_ADDRESS
 from teeth.lab.probe_payload import probe_initramfs
@@ -44,8 +46,9 @@ def pytest_runtest_makereport(item: pytest.Item) -> Any:
 
 
 def log_folder(item: pytest.Item) -> Path:
-    """Where a test's machines keep their logs: build/tests/NAME."""
-    return find_checkout().build / "tests" / re.sub(r"[^\w.-]+", "-", item.name).strip("-")
+    """Where a test's machines keep their logs: build/tests/FILE.TEST."""
+    name = f"{item.path.stem}.{item.name}"
+    return find_checkout().build / "tests" / re.sub(r"[^\w.-]+", "-", name).strip("-")
 
 
 @pytest.fixture(scope="session")
@@ -77,18 +80,40 @@ def tiny_initramfs(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
+@pytest.fixture(autouse=True)
+def shares_held(request: pytest.FixtureRequest) -> Iterator[int]:
+    """Room for the machines of a test that boots any, before the first of them; see boot.room.
+
+    ``@pytest.mark.machines(1024, 512)``: MiB of those that are up together, where it is not one of 1 GiB;
+    ``alone=True`` for a test that needs the whole host.
+    """
+    if request.node.get_closest_marker("boot") is None:
+        yield 0
+        return
+    said = request.node.get_closest_marker("machines")
+    sizes = said.args if said is not None and said.args else DEFAULT
+    with Room().take(sizes, alone=said is not None and bool(said.kwargs.get("alone"))) as held:
+        yield held
+
+
 @pytest_asyncio.fixture
-async def boot(accelerator: Accelerator, request: pytest.FixtureRequest) -> AsyncIterator[Boot]:
+async def boot(
+    accelerator: Accelerator, request: pytest.FixtureRequest, shares_held: int
+) -> AsyncIterator[Boot]:
     """Start machines; they end with the test. Logs lie in build/tests/TEST/MACHINE and stay when it fails."""
     folder = log_folder(request.node)
     shutil.rmtree(folder, ignore_errors=True)
+    started: list[RunningMachine] = []
     async with AsyncExitStack() as stack:
 
         async def start(machine: Machine) -> RunningMachine:
+            sizes = [one.machine.memory for one in started if one.running] + [machine.memory]
+            assert shares(sizes) <= max(shares_held, shares(DEFAULT)), f"mark the test: machines{(*sizes,)}"
             # Of more processors some emulators make a panic, now and then, that is no test's doing.
             machine = dataclasses.replace(machine, cpus=steady_cpus(accelerator, machine.cpus))
             running = run_machine(machine, accelerator=accelerator, folder=folder / machine.name)
-            return await stack.enter_async_context(running)
+            started.append(await stack.enter_async_context(running))
+            return started[-1]
 
         yield start
     if not request.node.stash.get(_FAILED, False):

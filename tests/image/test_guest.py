@@ -15,7 +15,7 @@ from teeth.cache import file_digest
 from teeth.paths import find_checkout
 from teeth.proc import run
 
-pytestmark = pytest.mark.image
+pytestmark = [pytest.mark.image, pytest.mark.xdist_group("guest-content")]  # it is unpacked once
 
 MIB = 1 << 20
 

@@ -24,6 +24,7 @@ from teeth.proc import run
 
 pytestmark = [
     pytest.mark.image,
+    pytest.mark.xdist_group("ramdisk-content"),  # unpacked once
     pytest.mark.skipif(os.geteuid() != 0 and shutil.which("sudo") is None, reason="chroot needs root"),
 ]
 

@@ -9,11 +9,21 @@ from boot.conftest import (
     paths,
     pytest_runtest_makereport,
     ramdisk,
+    shares_held,
 )
 from teeth.build.ramdisk import build_ramdisk
 from teeth.paths import Paths
 
-__all__ = ["accelerator", "boot", "debug", "kernel", "paths", "pytest_runtest_makereport", "ramdisk"]
+__all__ = [
+    "accelerator",
+    "boot",
+    "debug",
+    "kernel",
+    "paths",
+    "pytest_runtest_makereport",
+    "ramdisk",
+    "shares_held",
+]
 
 
 @pytest.fixture(scope="session")

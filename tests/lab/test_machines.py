@@ -366,7 +366,7 @@ def test_a_failed_test_is_told_how_to_enter_and_keeps_its_machine(tmp_path: Path
         [sys.executable, "-m", "pytest", *words, str(tmp_path)],
         check=False, capture_output=True, text=True, timeout=300,
     )  # fmt: skip
-    state = find_checkout().build / "lab-tests/test_it"
+    state = find_checkout().build / "lab-tests/test_it.test_it"
     (kept,) = LabFolder(root=state).kept()
     try:
         assert lives(kept.keeper)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 from teeth.errors import TeethError
@@ -9,6 +10,9 @@ from teeth.errors import TeethError
 MIB = 1 << 20
 OVERHEAD = 160 * MIB  # QEMU itself under emulation, and the keeper beside it
 RESERVE = 512 * MIB  # for everything else on the host
+SHARE = 512 * MIB + OVERHEAD  # what one machine of bench/many.py takes
+# Machines that boot together and dial home in time on each emulated processor of the host, by bench/many.py.
+PER_PROCESSOR = 8
 
 
 def memory_available() -> int:
@@ -29,3 +33,13 @@ def require_memory(machines: list[int], available: int) -> None:
             f"{needed // MIB} MiB with what the host keeps, {available // MIB} MiB are available",
             hint="give them less memory, take others down, or use --overcommit",
         )
+
+
+def shares(machines: Sequence[int]) -> int:
+    """How many SHAREs machines of these sizes (MiB) take together, rounded up."""
+    return -(-sum(size * MIB + OVERHEAD for size in machines) // SHARE)
+
+
+def room(available: int, processors: int) -> int:
+    """How many SHAREs a host with so many bytes of memory and so many processors has, at least one."""
+    return max(1, min((available - RESERVE) // SHARE, PER_PROCESSOR * processors))

@@ -8,8 +8,8 @@
         web.wait_for_ssh()
         assert web.succeed("hostname") == "teeth\\n"
 
-Every machine and network ends with the test. Its logs lie in build/lab-tests/TEST/MACHINE and stay when the
-test fails; with ``--keep`` a failed test's machines stay up too, and the report says how to enter them.
+Every machine and network ends with the test. Its logs lie in build/lab-tests/FILE.TEST/MACHINE and stay when
+the test fails; with ``--keep`` a failed test's machines stay up too, and the report says how to enter them.
 """
 
 from __future__ import annotations
@@ -113,7 +113,8 @@ def lab(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Lab]:
     """A lab of the test's own."""
     from teeth.paths import find_checkout
 
-    name = re.sub(r"[^\w.-]+", "-", request.node.name).strip("-")
+    # With the file's name: tests of one name in two files may run at the same time.
+    name = re.sub(r"[^\w.-]+", "-", f"{request.node.path.stem}.{request.node.name}").strip("-")
     one = Lab(state=find_checkout().build / "lab-tests" / name, base=tmp_path)
     _clear(one.state)
     request.node.stash[_LAB] = one

@@ -5,9 +5,11 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
+import re
 import secrets
 import socket
 import time
+from collections import Counter
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import AsyncExitStack, ExitStack, asynccontextmanager
 from pathlib import Path
@@ -25,6 +27,8 @@ from teeth.proc import Process, background
 LOGS = ("console.log", "console.raw", "qmp.jsonl", "qemu.log")
 _END_SECONDS = 5.0  # from QMP's quit to QEMU's end: it closes its disks first
 _DRAIN_SECONDS = 1.0
+_COMM = 15  # proc(5): the kernel keeps so much of a program's name
+_ONE_CORE = re.compile(r"^Cpus_allowed_list:\t(\d+)$", re.MULTILINE)
 
 
 class RunningMachine:
@@ -166,8 +170,23 @@ def _core(machine: Machine) -> int | None:
     """
     if not any(disk.bus is Bus.NVME for disk in machine.disks):
         return None
-    # Not always the same one: several machines must not crowd one processor.
-    return secrets.choice(sorted(os.sched_getaffinity(0)))
+    # Several machines must not crowd one processor: the one with the fewest, by chance among equals.
+    allowed = sorted(os.sched_getaffinity(0))
+    taken = _pinned(Path("/proc"))
+    least = min(taken[core] for core in allowed)
+    return secrets.choice([core for core in allowed if taken[core] == least])
+
+
+def _pinned(proc: Path) -> Counter[int]:
+    """How many QEMUs are kept to each of the host's processors; proc_pid_status(5), Cpus_allowed_list."""
+    found: Counter[int] = Counter()
+    for status in proc.glob("[0-9]*/status"):
+        # A process may end between being listed and being read.
+        with contextlib.suppress(OSError):
+            text = status.read_text(errors="replace")
+            if text.startswith(f"Name:\t{QEMU[:_COMM]}\n") and (only := _ONE_CORE.search(text)):
+                found[int(only[1])] += 1
+    return found
 
 
 def _prepare(machine: Machine, folder: Path, *, fresh: bool) -> UefiFiles | None:

@@ -19,7 +19,7 @@ from teeth.lab.disk import Bus, VirtualDisk, disk_arguments, plugged
 from teeth.lab.firmware import Firmware, UefiFiles
 from teeth.lab.machine import Channels, DirectBoot, DiskBoot, Machine, NetworkBoot, qemu_argv
 from teeth.lab.network import Bridged, Network, Nic
-from teeth.lab.running import _core
+from teeth.lab.running import _core, _pinned
 
 GIB = 1 << 30
 DIRECT = DirectBoot(kernel=Path("/k"), initrd=Path("/i"), cmdline="console=ttyS0 teeth.ca=sha256:aa")
@@ -243,6 +243,20 @@ def test_only_machines_with_nvme_are_kept_to_one_processor() -> None:
     both = machine(disks=(disk(Bus.VIRTIO_SCSI), disk(Bus.NVME)))
     assert _core(both) in os.sched_getaffinity(0)
     assert _core(machine(disks=(disk(Bus.VIRTIO_SCSI),))) is None
+
+
+def test_machines_that_are_kept_to_a_processor_are_counted(tmp_path: Path) -> None:
+    said = {
+        1: ("qemu-system-x86", "3"),
+        2: ("qemu-system-x86", "0-3"),
+        3: ("bash", "2"),
+        4: ("qemu-system-x86", "3"),
+    }
+    for pid, (name, cores) in said.items():
+        (tmp_path / str(pid)).mkdir()
+        text = f"Name:\t{name}\nUmask:\t0022\nCpus_allowed_list:\t{cores}\nMems_allowed_list:\t0\n"
+        (tmp_path / str(pid) / "status").write_text(text)
+    assert _pinned(tmp_path) == {3: 2}
 
 
 def test_namespaces_of_one_serial_share_a_controller() -> None:
