@@ -23,6 +23,8 @@ from teeth.boot.images import ImageFile
 from teeth.boot.ipxe import BootTarget, command_line, write_first_hop
 from teeth.endpoint import ca
 from teeth.endpoint.admission import Admission, AdmissionLimits
+from teeth.endpoint.certifier import Certifier
+from teeth.endpoint.certify import CertificateBook, Issued, signing_key
 from teeth.endpoint.clientcert import LIFETIME, ClientSigner
 from teeth.endpoint.database import Database
 from teeth.endpoint.dispatch import Seat
@@ -263,6 +265,38 @@ class Endpoint:
         """Everything that happens from now on, as typed events."""
         return self._hub.feed.subscribe()
 
+    # --- certificates of erasure
+
+    @property
+    def certificate_key(self) -> str:
+        """The public key that verifies them, as PEM."""
+        return self._certificates.public_pem
+
+    async def certificates(
+        self,
+        *,
+        task_id: str | None = None,
+        node_id: str | None = None,
+        serial: str | None = None,
+        after: int = 0,
+        limit: int = 100,
+    ) -> list[Issued]:
+        """See CertificateBook.listing. Erases that ended just now are certified before this answers."""
+        await self._certifier.certify()
+        look = functools.partial(
+            self._certificates.listing,
+            task_id=task_id,
+            node_id=node_id,
+            serial=serial,
+            after=after,
+            limit=limit,
+        )
+        return await self._hub.db.call(look)
+
+    async def certificate(self, sequence: int) -> Issued | None:
+        """The certificate of this number in the chain."""
+        return await self._hub.db.call(self._certificates.get, sequence)
+
     # --- starting
 
     async def _start(self) -> None:
@@ -291,6 +325,11 @@ class Endpoint:
         self._hub = Hub(SqlStores(db), self._registrar.admit, transcript)
         self._stack.push_async_callback(self._hub.close)
         await self._hub.recover()
+        self._certificates = CertificateBook(db.engine, signing_key(config.data), ca=self.ca_digest)
+        self._certifier = Certifier(self._hub.db, self._certificates)
+        await self._certifier.certify()
+        certifying = asyncio.create_task(self._certifier.follow(enter(self._hub.feed.subscribe())))
+        self._stack.push_async_callback(_cancel, certifying)
         self._target = BootTarget(
             base_url=self.boot_url,
             endpoints=(self._reachable(config.listen, self.agent_port),),
@@ -347,6 +386,7 @@ class Endpoint:
     async def look_after(self) -> None:
         """What is to be done now and then; a running endpoint does it by itself, every minute."""
         await self._hub.notice_silence()
+        await self._certifier.certify()
         await self._hub.db.call(self._grants.tidy)
         if self._tls.renew():
             note(_log, logging.INFO, "the server certificate was renewed")

@@ -137,7 +137,14 @@ class MemoryNodes:
         self._clock = clock
 
     def open_session(
-        self, node_id: str, *, macs: tuple[str, ...], boot_id: str, agent: str, peer: str
+        self,
+        node_id: str,
+        *,
+        macs: tuple[str, ...],
+        boot_id: str,
+        agent: str,
+        peer: str,
+        ramdisk: str | None = None,
     ) -> Opened:
         now = self._clock()
         with self._disk.begin() as rows:

@@ -9,13 +9,14 @@ from fastapi.security import HTTPBearer
 
 from teeth import __version__
 from teeth.api.bells import Bells
+from teeth.api.certificates import Certificates
 from teeth.api.grants import Grants
 from teeth.api.nodes import Nodes
 from teeth.api.problems import ErrorBody, answer_problems
 from teeth.api.tasks import Tasks
 from teeth.service import Endpoint
 
-_ABOUT = """Nodes, tasks, boot grants and images of one endpoint.
+_ABOUT = """Nodes, tasks, boot grants, images and certificates of one endpoint.
 
 Every refusal is `{"error": {"code", "msg", "hint"}}`."""
 _REFUSALS: dict[int | str, dict[str, Any]] = {
@@ -49,6 +50,11 @@ def operator_app(endpoint: Endpoint, bells: Bells) -> FastAPI:
         generate_unique_id_function=lambda route: f"{route.tags[0]}_{route.name}",
     )
     answer_problems(app)
-    for handlers in (Nodes(endpoint, bells), Tasks(endpoint, bells), Grants(endpoint)):
+    for handlers in (
+        Nodes(endpoint, bells),
+        Tasks(endpoint, bells),
+        Grants(endpoint),
+        Certificates(endpoint),
+    ):
         app.include_router(handlers.router())
     return app

@@ -203,6 +203,39 @@ class ImageList(Shape):
     images: list[ImageFacts]
 
 
+class CertificateFacts(Shape):
+    """``outcome`` and ``grade`` as the endpoint takes them: what a record does not prove has failed.
+    ``serial``: null where no drive's record came home."""
+
+    sequence: int
+    task_id: str
+    node: str
+    serial: str | None
+    outcome: str
+    grade: str | None
+    issued: float
+    digest: str
+
+
+class SealedCertificate(CertificateFacts):
+    """``sealed``: the signed line itself; keep it byte for byte."""
+
+    sealed: str
+
+
+class CertificatePage(Shape):
+    """``next``: give it as ``after`` for those behind; null on the last page."""
+
+    certificates: list[CertificateFacts]
+    next: int | None
+
+
+class CertificateKey(Shape):
+    """An Ed25519 public key."""
+
+    pem: str
+
+
 class Done(Shape):
     """It was done, and there is nothing to say of it."""
 

@@ -10,6 +10,7 @@ from typing import Any
 import click
 
 from teeth import __version__
+from teeth.cli.certificate import certificate
 from teeth.cli.demo import demo
 from teeth.cli.endpoint import endpoint
 from teeth.cli.grant import grant
@@ -31,13 +32,13 @@ _INTERRUPTED = 130  # what a shell gives for a program that Ctrl-C ended
     type=click.Path(path_type=Path, file_okay=False),
     envvar="TEETH_DATA",
     show_envvar=True,
-    help="The endpoint that node, task and grant ask: its data folder.",
+    help="The endpoint that node, task, grant and certificate ask: its data folder.",
 )
 def teeth(data: Path | None) -> None:
     """Boot bare servers into a small ramdisk; erase with proof, write an image, start it."""
 
 
-for command in (demo, endpoint, grant, image, lab, node, protocol, task):
+for command in (certificate, demo, endpoint, grant, image, lab, node, protocol, task):
     teeth.add_command(command)
 image.add_command(guest)
 

@@ -225,7 +225,7 @@ class Hub:
                 older.peer.fatal("a newer session of this node took over")
             opened = await self.db.call(
                 self.nodes.open_session, hello.node_id, macs=hello.macs, boot_id=hello.boot_id,
-                agent=hello.agent, peer=session.address,
+                agent=hello.agent, peer=session.address, ramdisk=hello.ramdisk,
             )  # fmt: skip
             session.hello, session.session_id, session.epoch = hello, opened.session_id, opened.epoch
             changed, send = await self.db.call(

@@ -51,11 +51,20 @@ class NodeStore:
         self._since_trim: dict[str, int] = {}
 
     def open_session(
-        self, node_id: str, *, macs: tuple[str, ...], boot_id: str, agent: str, peer: str
+        self,
+        node_id: str,
+        *,
+        macs: tuple[str, ...],
+        boot_id: str,
+        agent: str,
+        peer: str,
+        ramdisk: str | None = None,
     ) -> Opened:
         """Note an accepted handshake: the node's epoch rises by one."""
         now = self._clock()
-        seen = {"macs": list(macs), "last_seen": now, "boot_id": boot_id, "agent": agent}
+        seen = {
+            "macs": list(macs), "last_seen": now, "boot_id": boot_id, "agent": agent, "ramdisk": ramdisk,
+        }  # fmt: skip
         with self._engine.begin() as connection:
             where = nodes.c.node_id == node_id
             epoch = connection.execute(sa.select(nodes.c.epoch).where(where)).scalar_one_or_none()

@@ -18,6 +18,8 @@ nodes = sa.Table(
     sa.Column("epoch", sa.Integer, nullable=False),
     sa.Column("boot_id", sa.String, nullable=False),
     sa.Column("agent", sa.String, nullable=False),
+    # The ramdisk's digest, as the agent said it at the handshake.
+    sa.Column("ramdisk", sa.String, nullable=True),
     sa.Column("inventory", sa.JSON, nullable=True),
     sa.Column("inventory_at", sa.Float, nullable=True),
 )
@@ -118,6 +120,22 @@ landings = sa.Table(
     sa.Column("used", sa.Float, nullable=True),
     sa.Column("body_digest", sa.String, nullable=True),
     sa.Column("facts", sa.JSON(none_as_null=True), nullable=True),
+)
+
+# Certificates of erasure. Rows are only ever added: each holds the digest of the one before it.
+erase_certificates = sa.Table(
+    "erase_certificates",
+    metadata,
+    sa.Column("sequence", sa.Integer, primary_key=True),
+    sa.Column("task_id", sa.ForeignKey("tasks.task_id"), nullable=False, index=True),
+    sa.Column("node_id", sa.String, nullable=False, index=True),
+    sa.Column("serial", sa.String, nullable=True, index=True),
+    sa.Column("outcome", sa.String, nullable=False),
+    sa.Column("grade", sa.String, nullable=True),
+    sa.Column("issued", sa.Float, nullable=False),
+    sa.Column("digest", sa.String, nullable=False),
+    # The signed line itself, as it is given to whoever asks.
+    sa.Column("sealed", sa.String, nullable=False),
 )
 
 logs = sa.Table(

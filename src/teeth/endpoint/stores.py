@@ -19,7 +19,14 @@ class Nodes(Protocol):
     """NodeStore, as far as the hub and its sessions use it. Every method is one transaction, and blocks."""
 
     def open_session(
-        self, node_id: str, *, macs: tuple[str, ...], boot_id: str, agent: str, peer: str
+        self,
+        node_id: str,
+        *,
+        macs: tuple[str, ...],
+        boot_id: str,
+        agent: str,
+        peer: str,
+        ramdisk: str | None = None,
     ) -> Opened: ...
 
     def close_session(self, session_id: int, reason: str) -> None: ...

@@ -1,0 +1,1 @@
+"""Certificates of erasure: what an endpoint says of a drive, signed and chained, for anyone to verify."""
