@@ -1,0 +1,89 @@
+"""Time that passes only when everybody who could do something waits: hours in no time, and in order."""
+
+from __future__ import annotations
+
+import math
+import threading
+from collections.abc import Callable
+
+# How long it is looked, in true seconds, whether a thread that waits for another one outside this clock does
+# something by itself; then time goes on.
+_PATIENCE = 0.02
+
+
+class PowerCutError(SystemExit):
+    """The machine lost its power under whoever gets this: nothing that it does afterwards has an effect.
+
+    A SystemExit, so that threads of the dead end quietly and no ``except Exception`` keeps them alive.
+    """
+
+
+class VirtualClock:
+    """``clock()`` in seconds. Threads that wait, wait here; the last one that would run moves time on.
+
+    ``lock`` is held while simulated things are looked at or changed: one world, one lock. A thread belongs
+    to the world from its first call to its end; the one that made the clock watches, and does not.
+    """
+
+    def __init__(self, now: float = 1000.0) -> None:
+        self.lock = threading.Condition(threading.RLock())
+        self.now = now
+        # Called once when the time comes; moves itself on or sets infinity.
+        self.alarm = math.inf
+        self.on_alarm: Callable[[], None] = lambda: None
+        self._watcher = threading.get_ident()
+        self._members: dict[int, threading.Thread] = {}
+        self._waiting: dict[int, float] = {}
+
+    def __call__(self) -> float:
+        with self.lock:
+            self._enter()
+            return self.now
+
+    def pause(self, seconds: float) -> None:
+        with self.lock:
+            until = self.now + max(0.0, seconds)
+            self.wait(until, lambda: False)
+
+    def spend(self, seconds: float) -> None:
+        """What a command takes: time goes on without anybody else having a turn. The lock is held."""
+        self._enter()
+        self._move(self.now + seconds)
+
+    def wait(self, until: float, ready: Callable[[], bool]) -> None:
+        """Until that time, or until something is so. The lock is held, and given up meanwhile."""
+        me = self._enter()
+        try:
+            while self.now < until and not ready():
+                self._waiting[me] = until
+                if self._all_wait() or not self.lock.wait(_PATIENCE):
+                    self._move(min(self._waiting.values()))
+        finally:
+            self._waiting.pop(me, None)
+            self.lock.notify_all()
+
+    def _enter(self) -> int:
+        me = threading.get_ident()
+        if me != self._watcher and self._members.get(me) is not (current := threading.current_thread()):
+            self._members[me] = current  # the ident of a thread that has ended may come again
+        return me
+
+    def _all_wait(self) -> bool:
+        for ident, thread in list(self._members.items()):
+            if not thread.is_alive():
+                del self._members[ident]
+                self._waiting.pop(ident, None)
+            elif self._waiting.get(ident, -math.inf) <= self.now:
+                return False  # it has something to do, or its time has come
+        return True
+
+    def _move(self, to: float) -> None:
+        if math.isinf(to):
+            raise AssertionError("everybody waits for ever: a wait without a timeout")
+        to = max(to, self.now)
+        if self.alarm <= to:
+            self.now, self.alarm = max(self.now, self.alarm), math.inf
+            self.on_alarm()
+        else:
+            self.now = to
+        self.lock.notify_all()
