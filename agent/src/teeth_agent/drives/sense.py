@@ -18,7 +18,8 @@ class AtaReturn:
 
     ``lba`` and ``count`` hold what came through; ``whole`` is False when fixed format cut off bits that were
     not zero: those of the count above 7, those of the address above 23. ``count_high`` and ``lba_high`` tell
-    whether such bits were set, also when they were cut off.
+    whether such bits were set, also when they were cut off. ``log_index`` is then where the translator keeps
+    all of it, 0 for nowhere (SAT-4: one more than the parameter code in log page 16h).
     """
 
     error: int
@@ -29,6 +30,15 @@ class AtaReturn:
     count_high: bool
     lba_high: bool
     whole: bool
+    log_index: int = 0
+
+    def completed_by(self, kept: AtaReturn | None) -> AtaReturn:
+        """``kept``, if that can be what these registers were cut from, else these."""
+        if kept is None or not kept.whole:
+            return self
+        low = (kept.error, kept.status, kept.device, kept.count & 0xFF, kept.lba & 0xFFFFFF)
+        same = low == (self.error, self.status, self.device, self.count, self.lba)
+        return kept if same and (kept.count_high, kept.lba_high) == (self.count_high, self.lba_high) else self
 
     @property
     def good(self) -> bool:
@@ -113,6 +123,7 @@ def _fixed_registers(data: bytes) -> AtaReturn | None:
         count_high=count_high,
         lba_high=lba_high,
         whole=not (count_high or lba_high),
+        log_index=flags & 0x0F,
     )
 
 
@@ -135,8 +146,8 @@ def _descriptor(data: bytes, *, deferred: bool) -> Sense:
             information = int.from_bytes(part[4:12], "big")
         elif kind == _SPECIFIC and len(part) >= 7:
             progress, field, in_data = _key_specific(key, part[4:7])
-        elif kind == _ATA_RETURN and len(part) >= 14:
-            ata = _registers(part)
+        elif kind == _ATA_RETURN:
+            ata = parse_ata_return(part)
     return Sense(
         deferred=deferred,
         key=key,
@@ -150,8 +161,10 @@ def _descriptor(data: bytes, *, deferred: bool) -> Sense:
     )
 
 
-def _registers(part: bytes) -> AtaReturn | None:
-    """The ATA Status Return descriptor: the high halves count only with EXTEND."""
+def parse_ata_return(part: bytes) -> AtaReturn | None:
+    """The ATA Status Return descriptor: the high halves count only with EXTEND. None for anything else."""
+    if len(part) < 14 or part[0] != _ATA_RETURN:
+        return None
     long, error = bool(part[2] & 0x01), part[3]
     device, status = part[12], part[13]
     if not status & (_DRDY | _ERR | _DF):

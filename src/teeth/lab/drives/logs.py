@@ -38,6 +38,7 @@ def _pages(unit: Unit) -> dict[int, Callable[[Unit], bytes]]:
         0x10: _self_tests,
         0x15: _background,
         0x2F: _exceptions,
+        **unit.extra_logs(),
     }
     if not unit.disk.spec.rotational:
         pages[0x11] = _solid_state

@@ -35,6 +35,7 @@ from teeth.lab.drives.taskfile import (
 from teeth.lab.drives.unit import Identity, Operation, Unit, model_name
 
 _RESETS = {0, 1}
+_RESULTS = 15  # what the four bits of a log index can name
 _NON_DATA, _PIO_IN, _PIO_OUT, _DMA, _UDMA_IN, _UDMA_OUT, _RETURN = 3, 4, 5, 6, 10, 11, 15
 _INFORMATION = Sense(key=Key.RECOVERED_ERROR, asc=0x00, ascq=0x1D)  # ATA PASS THROUGH INFORMATION AVAILABLE
 # Commands that touch blocks: a locked drive refuses them.
@@ -68,6 +69,21 @@ class SataDrive(Unit):
         self.ata = AtaDevice(self.disk)
         self.ata.power_on()
         self.last = AtaReturn()
+        # The translator's log of results: the registers of the last commands that showed some.
+        self.results: dict[int, AtaReturn] = {}
+        self._turn = 0
+
+    def remember(self, registers: AtaReturn) -> AtaReturn:
+        """Keep the registers in the log of results; they come back knowing where they are."""
+        self._turn = self._turn % _RESULTS + 1
+        kept = self.results[self._turn] = replace(registers, log_index=self._turn)
+        return kept
+
+    def extra_logs(self) -> dict[int, Callable[[Unit], bytes]]:
+        """ATA Pass-Through Results (SAT-4 12.3.2): the parameter's code is the log index less one."""
+        return {
+            0x16: lambda _: b"".join(_result(index, self.results[index]) for index in sorted(self.results))
+        }
 
     def identity(self) -> Identity:
         """SAT-4 8.1.2: vendor ATA, the model's first 16 characters, the last 4 of the firmware."""
@@ -99,6 +115,7 @@ class SataDrive(Unit):
 
     def power_on(self) -> None:
         super().power_on()
+        self.results.clear()
         self.ata.power_on()
 
 
@@ -174,11 +191,14 @@ def _translated(unit: SataDrive, task: Taskfile, cdb: bytes, reply: AtaReply, li
     registers = AtaReturn(
         error=reply.error,
         status=status,
-        device=task.device,
+        # The short form's highest four bits of an address are in the device register.
+        device=task.device if task.extend else task.device & 0xF0 | reply.lba >> 24 & 0x0F,
         count=reply.count,
         lba=reply.lba,
         extend=task.extend,
     )
+    if reply.error or cdb[2] & 0x20:
+        registers = unit.remember(registers)
     unit.last = registers
     data = reply.data if limit is None else reply.data[:limit]
     if reply.error:
@@ -196,3 +216,8 @@ def _ata_sense(reply: AtaReply) -> Sense:
         return Sense(key=Key.ABORTED_COMMAND, asc=0x14)
     assert reply.error & ABRT
     return Sense(key=Key.ABORTED_COMMAND)
+
+
+def _result(index: int, registers: AtaReturn) -> bytes:
+    value = registers.descriptor()
+    return (index - 1).to_bytes(2, "big") + bytes((0x03, len(value))) + value

@@ -43,6 +43,8 @@ class AtaReturn:
     count: int = 0
     lba: int = 0
     extend: bool = False
+    # Where the translator's log of results has these registers, plus one (SAT-4 12.3.2); 0 for nowhere.
+    log_index: int = 0
 
     def descriptor(self) -> bytes:
         """The ATA Status Return descriptor (type 09h): registers of the 48-bit form interleaved high, low."""
@@ -65,7 +67,8 @@ class AtaReturn:
 
     def specific(self) -> bytes:
         """Fixed-format COMMAND-SPECIFIC INFORMATION: flags of what does not fit, then LBA (23:0)."""
-        flags = 0x80 if self.extend else 0
+        flags = self.log_index & 0x0F
+        flags |= 0x80 if self.extend else 0
         flags |= 0x40 if self.extend and self.count > 0xFF else 0
         flags |= 0x20 if self.extend and self.lba >> 24 else 0
         lba = self.lba.to_bytes(6, "little")

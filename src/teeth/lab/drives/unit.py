@@ -205,6 +205,10 @@ class Unit:
         """Vital product data pages beyond those of every disk."""
         return {}
 
+    def extra_logs(self) -> dict[int, Callable[[Unit], bytes]]:
+        """Log pages beyond those of every disk, each with what makes its parameters."""
+        return {}
+
     # --- unit attentions
 
     def attend(self, sense: Sense, *, but: str = "", only: str = "") -> None:
