@@ -1,4 +1,4 @@
-"""The part of a drive that is the same behind SCSI and ATA: blocks, write cache, long operations, power."""
+"""What is the same behind SCSI, ATA and NVMe: blocks, write cache, long operations, power."""
 
 from __future__ import annotations
 
@@ -18,6 +18,7 @@ from teeth.lab.drives.sense import (
     write_error,
 )
 from teeth.lab.drives.spans import Span
+from teeth.lab.drives.submission import NvmeCommand, NvmeReply
 
 _CACHE_BYTES = 8 << 20  # a small drive's write cache
 _NOISE = 1 << 20
@@ -33,6 +34,8 @@ class Behaviour:
     name = ""
     # Whether the behaviour is still there after a power cut.
     lasting = True
+    # The kinds of drives that it means something to.
+    kinds = frozenset({"scsi", "sata", "nvme"})
 
     def __init__(self, argument: str = "") -> None:
         self.argument = argument
@@ -43,9 +46,17 @@ class Behaviour:
     def removed(self, disk: Disk) -> None:
         """It ends: what it changed outside itself is undone."""
 
-    def delay(self, disk: Disk, command: Command) -> float:
-        """Seconds before the command is looked at; infinite for never."""
+    def delay(self, disk: Disk) -> float:
+        """Seconds before a command is looked at; infinite for never."""
         return 0.0
+
+    def gone(self, disk: Disk) -> bool:
+        """Whether the drive is not there: connections to it end, new ones are refused."""
+        return False
+
+    def admits(self, disk: Disk) -> bool:
+        """Whether an NVMe drive that is being sanitized carries commands out all the same."""
+        return False
 
     def before(self, disk: Disk, command: Command) -> Reply | None:
         """A reply given instead of carrying the command out."""
@@ -53,6 +64,14 @@ class Behaviour:
 
     def after(self, disk: Disk, command: Command, reply: Reply) -> Reply:
         """The reply that is given for the true one."""
+        return reply
+
+    def before_nvme(self, disk: Disk, command: NvmeCommand) -> NvmeReply | None:
+        """As ``before``, of an NVMe drive."""
+        return None
+
+    def after_nvme(self, disk: Disk, command: NvmeCommand, reply: NvmeReply) -> NvmeReply:
+        """As ``after``, of an NVMe drive."""
         return reply
 
     def shown(self, disk: Disk, lba: int, data: bytes) -> bytes:
@@ -227,6 +246,21 @@ class Disk:
         return 0, self.spec.blocks + self.spec.spares
 
     @property
+    def regions(self) -> list[Span]:
+        """Runs of the medium that users see as one range each, from its first address to its last."""
+        return [(0, self.accessible)]
+
+    @property
+    def put_away(self) -> list[Span]:
+        """Runs that hold user data and that no user sees until somebody changes the drive's shape."""
+        return [(self.accessible, self.spec.blocks)]
+
+    @property
+    def gone(self) -> bool:
+        """Whether a fault took the drive away."""
+        return any(behaviour.gone(self) for behaviour in self.behaviours)
+
+    @property
     def serial(self) -> str:
         """The serial number it says."""
         text = self.spec.serial
@@ -354,7 +388,7 @@ class Disk:
     def start(self, job: Job) -> None:
         """Begin a device-side erase; its spans are what an honest drive would clear."""
         job.spans = self._after_lies(job.method, job.spans)
-        if job.method is Method.SANITIZE_CRYPTO and job.done == 0.0:
+        if job.method in (Method.SANITIZE_CRYPTO, Method.FORMAT_CRYPTO) and job.done == 0.0:
             self.state.crypto_key += 1
         for behaviour in self.behaviours:
             job.fails_at = _first(job.fails_at, behaviour.fails_at(self, job.method))

@@ -10,6 +10,7 @@ from teeth.lab.drives.answer import Command, Reply, check
 from teeth.lab.drives.disk import Behaviour, Disk
 from teeth.lab.drives.model import SANITIZES, SECURITY_ERASES, Method
 from teeth.lab.drives.sense import NOT_PRESENT, WRITE_PROTECTED, Key, Sense, Status
+from teeth.lab.drives.submission import Code, NvmeCommand, NvmeReply
 from teeth.lab.drives.taskfile import from_cdb
 
 _WRITES = frozenset({0x04, 0x0A, 0x2A, 0x2E, 0x41, 0x42, 0x48, 0x8A, 0x8E, 0x93, 0xAA})
@@ -53,7 +54,7 @@ class Hang(Behaviour):
 
     name = "hang"
 
-    def delay(self, disk: Disk, command: Command) -> float:
+    def delay(self, disk: Disk) -> float:
         return math.inf
 
 
@@ -67,7 +68,7 @@ class HangOnce(Behaviour):
         super().__init__(argument)
         self._done = False
 
-    def delay(self, disk: Disk, command: Command) -> float:
+    def delay(self, disk: Disk) -> float:
         if self._done:
             return 0.0
         self._done = True
@@ -83,7 +84,7 @@ class Slow(Behaviour):
         super().__init__(argument)
         self._seconds = _number(argument or f"{_DEFAULT_SLOW}", self.name)
 
-    def delay(self, disk: Disk, command: Command) -> float:
+    def delay(self, disk: Disk) -> float:
         return self._seconds
 
 
@@ -110,21 +111,27 @@ class Vanished(Behaviour):
 
     name = "vanish"
 
+    def gone(self, disk: Disk) -> bool:
+        return True
+
     def before(self, disk: Disk, command: Command) -> Reply | None:
         return check(NOT_PRESENT)
 
 
 class BusyAlways(Behaviour):
-    """Every command but INQUIRY is answered BUSY."""
+    """Every command but those that tell of the drive is answered BUSY or, by NVMe, Command Interrupted."""
 
     name = "busy"
 
     def before(self, disk: Disk, command: Command) -> Reply | None:
         return None if command.cdb[0] in (0x12, 0xA0) else Reply(status=Status.BUSY)
 
+    def before_nvme(self, disk: Disk, command: NvmeCommand) -> NvmeReply | None:
+        return None if _speaks_of_itself(command) else NvmeReply(status=Code.INTERRUPTED)
+
 
 class HardwareFailure(Behaviour):
-    """Every command but INQUIRY and REQUEST SENSE ends with HARDWARE ERROR, INTERNAL TARGET FAILURE."""
+    """Every command but those that tell of the drive ends with HARDWARE ERROR or NVMe's Internal Error."""
 
     name = "hardware-error"
 
@@ -132,6 +139,9 @@ class HardwareFailure(Behaviour):
         if command.cdb[0] in (0x03, 0x12, 0xA0):
             return None
         return check(Sense(key=Key.HARDWARE_ERROR, asc=0x44))
+
+    def before_nvme(self, disk: Disk, command: NvmeCommand) -> NvmeReply | None:
+        return None if _speaks_of_itself(command) else NvmeReply(status=Code.INTERNAL_ERROR)
 
 
 class EraseFails(Behaviour):
@@ -162,6 +172,7 @@ class SecurityEraseFails(EraseFails):
     """ATA security erase fails at so many percent (`security-erase-fails:30`) and leaves the password."""
 
     name = "security-erase-fails"
+    kinds = frozenset({"sata"})
 
     def fails_at(self, disk: Disk, method: Method) -> float | None:
         return self._at if method in SECURITY_ERASES else None
@@ -213,6 +224,12 @@ class SmartFailing(Behaviour):
             return Reply(data=reply.data[:8] + b"\x5d\x10" + reply.data[10:])
         return reply
 
+    def after_nvme(self, disk: Disk, command: NvmeCommand, reply: NvmeReply) -> NvmeReply:
+        if command.io or command.opcode != 0x02 or command.cdw10 & 0xFF != 0x02 or not reply.good:
+            return reply
+        # Critical warning: the reliability is degraded (base 2.0, 5.16.1.3).
+        return replace(reply, data=bytes((reply.data[0] | 0x04,)) + reply.data[1:])
+
 
 class DuplicateSerial(Behaviour):
     """Says the serial number of another drive (`duplicate-serial:ABC`)."""
@@ -229,11 +246,15 @@ class DuplicateSerial(Behaviour):
 
 
 class LosesWriteCache(Behaviour):
-    """The write cache is on whatever the mode page says: each power cut loses what no flush followed."""
+    """The write cache is on whatever it is told: each power cut loses what no flush followed."""
 
     name = "cache-always-on"
 
     def before(self, disk: Disk, command: Command) -> Reply | None:
+        disk.caching = True
+        return None
+
+    def before_nvme(self, disk: Disk, command: NvmeCommand) -> NvmeReply | None:
         disk.caching = True
         return None
 
@@ -268,6 +289,11 @@ def _number(text: str, name: str) -> float:
     if not 0 <= value <= 1e6:
         raise UsageError(f"fault {name}: {text!r} is not a number from 0 to a million")
     return value
+
+
+def _speaks_of_itself(command: NvmeCommand) -> bool:
+    """What an ailing controller still answers: Identify, log pages, features, event requests, keep alive."""
+    return not command.io and command.opcode in (0x02, 0x06, 0x09, 0x0A, 0x0C, 0x18)
 
 
 def _failing_status(reply: Reply) -> Reply:

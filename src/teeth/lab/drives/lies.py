@@ -6,9 +6,11 @@ from collections.abc import Sequence
 
 from teeth.lab.drives.answer import Command, Reply, check
 from teeth.lab.drives.disk import Behaviour, Disk
-from teeth.lab.drives.model import DEVICE_ERASES, SANITIZES, SECURITY_ERASES, Method
+from teeth.lab.drives.model import DEVICE_ERASES, FORMATS, SANITIZES, SECURITY_ERASES, Method
+from teeth.lab.drives.nvmelies import NVME_LIES, without_sanitize
 from teeth.lab.drives.sense import INVALID_OPCODE, AtaReturn, Key, Sense
 from teeth.lab.drives.spans import Span, within, without
+from teeth.lab.drives.submission import Code, NvmeCommand, NvmeReply
 from teeth.lab.drives.taskfile import from_cdb
 
 _STUCK = 655 / 65536  # what a drive of a great maker showed for a week
@@ -39,31 +41,33 @@ class CryptoKeepsKey(Behaviour):
     name = "crypto-keeps-key"
 
     def erased(self, disk: Disk, method: Method, spans: Sequence[Span]) -> Sequence[Span]:
-        return [] if method is Method.SANITIZE_CRYPTO else spans
+        return [] if method in (Method.SANITIZE_CRYPTO, Method.FORMAT_CRYPTO) else spans
 
 
 class SecurityEraseKeeps(Behaviour):
     """ATA security erase takes the password away and no block changes."""
 
     name = "security-erase-keeps"
+    kinds = frozenset({"sata"})
 
     def erased(self, disk: Disk, method: Method, spans: Sequence[Span]) -> Sequence[Span]:
         return [] if method in SECURITY_ERASES else spans
 
 
 class FormatKeeps(Behaviour):
-    """FORMAT UNIT succeeds and no block changes."""
+    """FORMAT UNIT and Format NVM succeed and no block changes."""
 
     name = "format-keeps"
 
     def erased(self, disk: Disk, method: Method, spans: Sequence[Span]) -> Sequence[Span]:
-        return [] if method is Method.FORMAT else spans
+        return [] if method in FORMATS else spans
 
 
 class EnhancedIsNormal(Behaviour):
     """Enhanced security erase leaves hidden ends and retired blocks, as the normal one does."""
 
     name = "enhanced-is-normal"
+    kinds = frozenset({"sata"})
 
     def erased(self, disk: Disk, method: Method, spans: Sequence[Span]) -> Sequence[Span]:
         if method is not Method.SECURITY_ERASE_ENHANCED:
@@ -72,12 +76,15 @@ class EnhancedIsNormal(Behaviour):
 
 
 class ErasesHalf(Behaviour):
-    """Every erase clears the first half of the drive only."""
+    """Every erase clears the first half of the drive, or of each namespace, only."""
 
     name = "erases-half"
 
     def erased(self, disk: Disk, method: Method, spans: Sequence[Span]) -> Sequence[Span]:
-        return within(spans, 0, disk.spec.blocks // 2) if method in DEVICE_ERASES else spans
+        if method not in DEVICE_ERASES:
+            return spans
+        halves = [((first + end) // 2, end) for first, end in disk.regions]
+        return _leaving(spans, [*halves, *disk.put_away, (disk.spec.blocks, disk.all_blocks[1])])
 
 
 class SkipsLastBlock(Behaviour):
@@ -86,7 +93,8 @@ class SkipsLastBlock(Behaviour):
     name = "skips-last-block"
 
     def erased(self, disk: Disk, method: Method, spans: Sequence[Span]) -> Sequence[Span]:
-        return without(spans, disk.accessible - 1, disk.accessible) if method in DEVICE_ERASES else spans
+        last = [(end - 1, end) for _, end in disk.regions]
+        return _leaving(spans, last) if method in DEVICE_ERASES else spans
 
 
 class SkipsFirstMegabyte(Behaviour):
@@ -95,7 +103,8 @@ class SkipsFirstMegabyte(Behaviour):
     name = "skips-first-megabyte"
 
     def erased(self, disk: Disk, method: Method, spans: Sequence[Span]) -> Sequence[Span]:
-        return without(spans, 0, (1 << 20) // disk.spec.sector) if method in DEVICE_ERASES else spans
+        first = [(first, min(end, first + (1 << 20) // disk.spec.sector)) for first, end in disk.regions]
+        return _leaving(spans, first) if method in DEVICE_ERASES else spans
 
 
 class SkipsMiddle(Behaviour):
@@ -104,9 +113,9 @@ class SkipsMiddle(Behaviour):
     name = "skips-middle"
 
     def erased(self, disk: Disk, method: Method, spans: Sequence[Span]) -> Sequence[Span]:
-        middle = disk.accessible // 2
-        end = middle + (64 << 10) // disk.spec.sector
-        return without(spans, middle, end) if method in DEVICE_ERASES else spans
+        length = (64 << 10) // disk.spec.sector
+        middles = [((first + end) // 2, (first + end) // 2 + length) for first, end in disk.regions]
+        return _leaving(spans, middles) if method in DEVICE_ERASES else spans
 
 
 class LeavesRemapped(Behaviour):
@@ -119,12 +128,12 @@ class LeavesRemapped(Behaviour):
 
 
 class LeavesHidden(Behaviour):
-    """Every erase leaves what lies behind the last address that the user sees."""
+    """Every erase leaves what the user does not see: behind the last address, or in no attached namespace."""
 
     name = "leaves-hidden"
 
     def erased(self, disk: Disk, method: Method, spans: Sequence[Span]) -> Sequence[Span]:
-        return without(spans, disk.accessible, disk.spec.blocks) if method in DEVICE_ERASES else spans
+        return _leaving(spans, disk.put_away) if method in DEVICE_ERASES else spans
 
 
 class ZeroesFromCache(Behaviour):
@@ -203,7 +212,7 @@ class NeverEnds(Behaviour):
         return min(fraction, _STUCK)
 
     def stalls_at(self, disk: Disk, method: Method) -> float | None:
-        return _STUCK if method in SANITIZES | {Method.FORMAT} else None
+        return _STUCK if method in SANITIZES | FORMATS else None
 
 
 class ProgressBackwards(Behaviour):
@@ -229,6 +238,10 @@ class ClaimsSanitize(Behaviour):
         refusal = AtaReturn(error=0x04, status=0x51, extend=True)
         return check(Sense(key=Key.ABORTED_COMMAND, ata=refusal))
 
+    def before_nvme(self, disk: Disk, command: NvmeCommand) -> NvmeReply | None:
+        sanitizes = not command.io and command.opcode == 0x84
+        return NvmeReply(status=Code.INTERNAL_ERROR) if sanitizes else None
+
 
 class HidesSanitize(Behaviour):
     """Has Sanitize and does not say so: IDENTIFY and the operation codes know nothing of it."""
@@ -243,11 +256,15 @@ class HidesSanitize(Behaviour):
             return reply
         return Reply(data=_without_sanitize(reply.data, command.cdb))
 
+    def after_nvme(self, disk: Disk, command: NvmeCommand, reply: NvmeReply) -> NvmeReply:
+        return without_sanitize(command, reply)
+
 
 class LosesPasswordState(Behaviour):
     """IDENTIFY says that no password is set although one is: the next power-on finds the drive locked."""
 
     name = "loses-password-state"
+    kinds = frozenset({"sata"})
 
     def identify(self, disk: Disk, words: list[int]) -> None:
         words[85] &= ~0x0002
@@ -258,6 +275,7 @@ class KeepsPassword(Behaviour):
     """A security erase that went well leaves the password in force."""
 
     name = "keeps-password"
+    kinds = frozenset({"sata"})
 
     def __init__(self, argument: str = "") -> None:
         super().__init__(argument)
@@ -279,6 +297,7 @@ class SaysFrozenNever(Behaviour):
     """Is frozen and says that it is not."""
 
     name = "hides-freeze"
+    kinds = frozenset({"sata"})
 
     def identify(self, disk: Disk, words: list[int]) -> None:
         words[128] &= ~0x0008
@@ -305,7 +324,8 @@ class CapacityLess(Behaviour):
         return blocks // 2
 
     def erased(self, disk: Disk, method: Method, spans: Sequence[Span]) -> Sequence[Span]:
-        return within(spans, 0, disk.accessible // 2)
+        halves = [((first + end) // 2, end) for first, end in disk.regions]
+        return _leaving(spans, [*halves, *disk.put_away, (disk.spec.blocks, disk.all_blocks[1])])
 
 
 class ShrinksWhenErased(Behaviour):
@@ -318,8 +338,10 @@ class ShrinksWhenErased(Behaviour):
         self._shrunk = False
 
     def erased(self, disk: Disk, method: Method, spans: Sequence[Span]) -> Sequence[Span]:
-        keep = disk.accessible - (1 << 20) // disk.spec.sector
-        return within(spans, 0, max(keep, 1)) if method in DEVICE_ERASES else spans
+        less = (1 << 20) // disk.spec.sector
+        ends = [(max(end - less, first + 1), end) for first, end in disk.regions]
+        rest = [*disk.put_away, (disk.spec.blocks, disk.all_blocks[1])]
+        return _leaving(spans, [*ends, *rest]) if method in DEVICE_ERASES else spans
 
     def ended(self, disk: Disk, method: Method) -> None:
         self._shrunk = True
@@ -405,6 +427,14 @@ class ReadsZero(Behaviour):
         return bytes(len(data)) if self._erased else data
 
 
+def _leaving(spans: Sequence[Span], kept: Sequence[Span]) -> list[Span]:
+    """``spans`` without what is kept."""
+    left = list(spans)
+    for first, end in kept:
+        left = without(left, first, end)
+    return left
+
+
 def _masked(spans: Sequence[Span], lba: int, data: bytes, sector: int) -> bytes:
     """Zeros where a span covers, else the data."""
     shown = bytearray(data)
@@ -455,4 +485,5 @@ LIES: tuple[type[Behaviour], ...] = (
     FlushIsNothing,
     TrimReadsZero,
     ReadsZero,
+    *NVME_LIES,
 )

@@ -32,13 +32,15 @@ class Method(Enum):
     SECURITY_ERASE = "security_erase"
     SECURITY_ERASE_ENHANCED = "security_erase_enhanced"
     FORMAT = "format"
+    FORMAT_CRYPTO = "format_crypto"
     DEALLOCATE = "deallocate"
     WRITE_SAME = "write_same"
 
 
 SANITIZES = frozenset({Method.SANITIZE_BLOCK, Method.SANITIZE_CRYPTO, Method.SANITIZE_OVERWRITE})
 SECURITY_ERASES = frozenset({Method.SECURITY_ERASE, Method.SECURITY_ERASE_ENHANCED})
-DEVICE_ERASES = SANITIZES | SECURITY_ERASES | {Method.FORMAT}
+FORMATS = frozenset({Method.FORMAT, Method.FORMAT_CRYPTO})
+DEVICE_ERASES = SANITIZES | SECURITY_ERASES | FORMATS
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -135,7 +137,7 @@ class DriveSpec:
         """How long a device-side erase takes."""
         if self.erase_seconds is not None:
             return self.erase_seconds * passes
-        if method is Method.SANITIZE_CRYPTO:
+        if method in (Method.SANITIZE_CRYPTO, Method.FORMAT_CRYPTO):
             return _SECONDS / 2
         writes = self.rotational or method is Method.SANITIZE_OVERWRITE
         return _SECONDS + (self.blocks * self.sector / _OVERWRITE_RATE * passes if writes else 0.0)
@@ -144,7 +146,8 @@ class DriveSpec:
 @dataclass(slots=True, kw_only=True)
 class Sanitize:
     """The sanitize operation that ran last. ``state``: idle, running, done or failed. Kept without power
-    (SBC-4 4.11, ACS-4 4.15)."""
+    (SBC-4 4.11, ACS-4 4.15, NVMe base 2.0 5.24). ``leaves`` overrides what a crypto erase leaves: zeros or
+    noise."""
 
     state: str = "idle"
     method: str = ""
@@ -153,6 +156,7 @@ class Sanitize:
     passes: int = 1
     invert: bool = False
     exit_allowed: bool = False
+    leaves: str = ""
 
 
 @dataclass(slots=True, kw_only=True)
@@ -163,6 +167,37 @@ class Security:
     master: str = ""
     master_id: int = 0xFFFE
     maximum: bool = False
+
+
+@dataclass(slots=True, kw_only=True)
+class Namespace:
+    """An NVMe namespace. ``extents``: first block and end of each run on the medium, in blocks of 512 bytes.
+    ``format``: good, running, failed, or incomplete when power cut it short."""
+
+    nsid: int
+    extents: list[list[int]]
+    sector: int = 512
+    attached: bool = True
+    format: str = "good"
+    # How often a namespace was made on this drive: what its names are made of.
+    serial: int = 0
+
+
+@dataclass(slots=True, kw_only=True)
+class NvmeState:
+    """What an NVMe drive remembers beyond other drives. ``sstat`` to ``passes``: the sanitize status log;
+    ``clean``: no user data was written since the last sanitize that went well. ``slots``: the
+    firmware revision in each, ``next`` the one that the next reset takes, 0 for no change."""
+
+    namespaces: list[Namespace] = field(default_factory=list)
+    made: int = 0
+    sstat: int = 0
+    scdw10: int = 0
+    passes: int = 0
+    clean: bool = False
+    slots: list[str] = field(default_factory=list)
+    active: int = 1
+    next: int = 0
 
 
 @dataclass(slots=True, kw_only=True)
@@ -190,6 +225,7 @@ class State:
     reservation: list[str] = field(default_factory=list)
     generation: int = 0
     behaviours: list[str] = field(default_factory=list)
+    nvme: NvmeState | None = None
 
 
 def fresh_state(spec: DriveSpec) -> State:
@@ -255,4 +291,7 @@ def _from_json(value: Mapping[str, Any]) -> State:
     parts = dict(value)
     parts["sanitize"] = Sanitize(**parts["sanitize"])
     parts["security"] = Security(**parts["security"])
+    if (nvme := parts.get("nvme")) is not None:
+        made = [Namespace(**namespace) for namespace in nvme["namespaces"]]
+        parts["nvme"] = NvmeState(**{**nvme, "namespaces": made})
     return State(**parts)

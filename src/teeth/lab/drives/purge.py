@@ -1,13 +1,19 @@
-"""The sanitize operation as such, behind SCSI SANITIZE and ATA SANITIZE DEVICE (SBC-4 4.11, ACS-4 4.15)."""
+"""The sanitize operation as such, behind SCSI SANITIZE, ATA SANITIZE DEVICE and NVMe Sanitize (SBC-4 4.11,
+ACS-4 4.15, NVMe base 2.0 5.24)."""
 
 from __future__ import annotations
+
+from collections.abc import Callable
 
 from teeth.lab.drives.disk import Disk, Job
 from teeth.lab.drives.model import Method, Sanitize
 
+Then = Callable[[bool], None]
 
-def begin(disk: Disk, wanted: Sanitize) -> None:
-    """Start, or after a power cut resume, the operation that ``wanted`` describes."""
+
+def begin(disk: Disk, wanted: Sanitize, then: Then | None = None) -> None:
+    """Start, or after a power cut resume, the operation that ``wanted`` describes; ``then`` is told how it
+    ended."""
     disk.state.sanitize = wanted
     wanted.state = "running"
     method = Method(wanted.method)
@@ -20,7 +26,7 @@ def begin(disk: Disk, wanted: Sanitize) -> None:
             seconds=disk.spec.seconds(method, wanted.passes),
             since=disk.clock(),
             done=wanted.done,
-            ended=lambda well: _ended(disk, well),
+            ended=lambda well: _ended(disk, well, then),
         )
     )
 
@@ -33,21 +39,23 @@ def _leaves(disk: Disk, wanted: Sanitize, method: Method) -> bytes | None:
             # INVERT: each pass is the one before inverted, so an even number of passes ends inverted.
             turned = wanted.invert and wanted.passes % 2 == 0
             return bytes(byte ^ 0xFF for byte in pattern) if turned else pattern
-        case Method.SANITIZE_CRYPTO if disk.spec.crypto_leaves == "noise":
+        case Method.SANITIZE_CRYPTO if (wanted.leaves or disk.spec.crypto_leaves) == "noise":
             return None
         case _:
             return b"\0"
 
 
-def _ended(disk: Disk, well: bool) -> None:
+def _ended(disk: Disk, well: bool, then: Then | None) -> None:
     state = disk.state.sanitize
     state.state = "done" if well else "failed"
     state.done = 1.0 if well else state.done
     if well:
         disk.state.format = "good"
+    if then is not None:
+        then(well)
 
 
-def resume(disk: Disk) -> None:
+def resume(disk: Disk, then: Then | None = None) -> None:
     """After power-on: an operation that was under way goes on where it was."""
     if disk.state.sanitize.state == "running":
-        begin(disk, disk.state.sanitize)
+        begin(disk, disk.state.sanitize, then)

@@ -95,7 +95,7 @@ class Unit:
         self.settle()
         if not self.disk.powered:
             return _NEVER
-        delay = sum(behaviour.delay(self.disk, command) for behaviour in self.disk.behaviours)
+        delay = sum(behaviour.delay(self.disk) for behaviour in self.disk.behaviours)
         if delay > 0:
             return Wait(until=self.disk.clock() + delay, finish=lambda: self._begin(command))
         return self._begin(command)
