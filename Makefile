@@ -1,6 +1,6 @@
 # `make help` is the contract. Every target does the set-up it needs; a second run repeats nothing.
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-fast fuzz sim test-lab image guest lab bench lint types fmt schemas clean
+.PHONY: help setup demo test test-fast fuzz sim lies test-lab image guest lab bench lint types fmt schemas clean
 TEETH := .venv/bin/teeth
 PYTEST := .venv/bin/python -m pytest
 # Two for each processor: many tests wait for a process, a timer or a disk.
@@ -38,6 +38,11 @@ fuzz: setup ## Fuzz the readers of untrusted input: SECONDS=60 TARGET=json
 sim: setup ## Simulate agent and endpoint under faults: SEEDS=1000 WORKERS=2 PLANT=..., or replay SEED=K
 	@PYTHONPATH=tests .venv/bin/python -m sim $(if $(SEED),--seed $(SEED) --trace,$(if $(SEEDS),--seeds $(SEEDS))) \
 		$(if $(WORKERS),--workers $(WORKERS)) $(if $(FIRST),--first $(FIRST)) $(if $(PLANT),--plant $(PLANT))
+
+lies: setup ## Erase drives that lie and look at their media: SEEDS=100 WORKERS=2 LIE=... METHOD=..., or replay SEED=K
+	@PYTHONPATH=tests .venv/bin/python -m lies $(if $(SEED),--seed $(SEED),$(if $(SEEDS),--seeds $(SEEDS))) \
+		$(if $(WORKERS),--workers $(WORKERS)) $(if $(FIRST),--first $(FIRST)) $(if $(PLANT),--plant $(PLANT)) \
+		$(if $(LIE),--lie $(LIE)) $(if $(METHOD),--method $(METHOD))
 
 image: setup ## Build the ramdisk: build/ramdisk/{vmlinuz,initramfs,manifest.json}
 	@$(TEETH) image build

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
@@ -64,10 +64,12 @@ class Found:
 
 @dataclass(slots=True, kw_only=True)
 class Writers:
-    """How many write to a device at once; ``twice`` names every device that ever had two."""
+    """How many write to a device at once; ``twice`` names every device that ever had two, ``clashes`` those
+    that were written to while they erased themselves."""
 
     now: dict[str, int] = field(default_factory=dict)
     twice: list[str] = field(default_factory=list)
+    clashes: list[str] = field(default_factory=list)
 
 
 class SimulatedMachine:
@@ -80,6 +82,7 @@ class SimulatedMachine:
         self.clock = VirtualClock()
         self.talk = KernelTalk(self.clock)
         self.sent: list[Sent] = []
+        self.said: list[str] = []  # by the kernels of all lives
         self.writers = Writers()
         self.slots = tuple(slots)
         self.media = [FlatMedia(slot.spec.media_size) for slot in slots] if media is None else list(media)
@@ -108,6 +111,7 @@ class SimulatedMachine:
             self.life = Life(self.life.number + 1)
             self.clock.now += _BOOT_SECONDS
             self.talk = KernelTalk(self.clock)
+            self.talk.said = self.said
             self.found = {}
             for index, (slot, unit) in enumerate(zip(self.slots, self.units, strict=True)):
                 host = self._host(index, slot, unit)
@@ -129,6 +133,7 @@ class SimulatedMachine:
             life=self.life,
             cut=self.power_cut,
             sent=self.sent,
+            clashes=self.writers.clashes,
         )
 
     def power_cut(self) -> None:
@@ -142,6 +147,10 @@ class SimulatedMachine:
             for unit in self.units:
                 unit.power_off()
             self.clock.lock.notify_all()
+
+    def later(self, ops: int, event: Callable[[], None]) -> None:
+        """Let something happen after so many questions to drives in this life."""
+        self.life.event_at, self.life.event = self.life.ops + ops, event
 
     def arm(self, name: str, behaviour: str) -> None:
         """From now on the drive has this lie or fault."""

@@ -31,10 +31,12 @@ class KernelTalk:
     def __init__(self, clock: VirtualClock) -> None:
         self._clock = clock
         self._records: deque[bytes] = deque()
+        self.said: list[str] = []
         self._sequence = 0
 
     def say(self, text: str, level: int = 3) -> None:
         self._sequence += 1
+        self.said.append(text)
         stamp = int(self._clock.now * 1e6)
         self._records.append(f"{level},{self._sequence},{stamp},-;{text}\n".encode())
 
@@ -48,12 +50,15 @@ class KernelTalk:
 
 @dataclass(slots=True)
 class Life:
-    """One boot of the machine. ``ops`` counts what was asked of drives; at ``cut_at`` power goes."""
+    """One boot of the machine. ``ops`` counts what was asked of drives; at ``cut_at`` power goes, and at
+    ``event_at`` something happens once."""
 
     number: int
     alive: bool = True
     ops: int = 0
     cut_at: float = math.inf
+    event_at: float = math.inf
+    event: Callable[[], None] = lambda: None
 
     def check(self) -> None:
         if not self.alive:
@@ -87,6 +92,8 @@ class Host:
     life: Life = field(default_factory=lambda: Life(0))
     cut: Callable[[], None] = lambda: None
     sent: list[Sent] = field(default_factory=list)
+    # Writes of the kernel's while the drive erased by itself.
+    clashes: list[str] = field(default_factory=list)
     busy: bool = False
     offline: bool = False
 
@@ -120,6 +127,9 @@ class Host:
         if life.ops >= life.cut_at:
             self.cut()
             raise PowerCutError
+        if life.ops >= life.event_at:
+            life.event_at = math.inf
+            life.event()
         while self.busy:
             self.clock.wait(self.clock.now + 3600, lambda: not self.busy or not life.alive)
             life.check()
@@ -180,6 +190,8 @@ class Host:
             if self.offline:
                 self.talk.say(f"sd {self.hctl}: rejecting I/O to offline device")
                 break
+            if data and self.unit.disk.job is not None:
+                self.clashes.append(self.name)
             reply = self.run(cdb, data=data, timeout=_BLOCK_SECONDS)
             if reply is None:
                 continue

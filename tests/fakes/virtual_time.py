@@ -34,6 +34,8 @@ class VirtualClock:
         self._watcher = threading.get_ident()
         self._members: dict[int, threading.Thread] = {}
         self._waiting: dict[int, float] = {}
+        # Members that wait for something outside this clock: another thread's end, mostly.
+        self._elsewhere: set[int] = set()
 
     def __call__(self) -> float:
         with self.lock:
@@ -56,8 +58,10 @@ class VirtualClock:
         try:
             while self.now < until and not ready():
                 self._waiting[me] = until
-                if self._all_wait() or not self.lock.wait(_PATIENCE):
+                if self._all_wait():
                     self._move(min(self._waiting.values()))
+                elif not self.lock.wait(_PATIENCE):
+                    self._elsewhere.update(ident for ident in self._members if ident not in self._waiting)
         finally:
             self._waiting.pop(me, None)
             self.lock.notify_all()
@@ -66,6 +70,7 @@ class VirtualClock:
         me = threading.get_ident()
         if me != self._watcher and self._members.get(me) is not (current := threading.current_thread()):
             self._members[me] = current  # the ident of a thread that has ended may come again
+        self._elsewhere.discard(me)
         return me
 
     def _all_wait(self) -> bool:
@@ -73,6 +78,8 @@ class VirtualClock:
             if not thread.is_alive():
                 del self._members[ident]
                 self._waiting.pop(ident, None)
+            elif ident in self._elsewhere:
+                continue
             elif self._waiting.get(ident, -math.inf) <= self.now:
                 return False  # it has something to do, or its time has come
         return True
