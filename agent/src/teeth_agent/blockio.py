@@ -10,9 +10,10 @@ import stat
 import struct
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from teeth_agent.errors import DeviceError
+from teeth_agent.zoned import Zone, read_zones, reset_zones
 
 # <linux/fs.h>. These numbers are the same on every architecture Debian boots on with 64 bits, but for
 # BLKGETSIZE64, whose direction bits differ on powerpc and sparc, which we do not build for.
@@ -47,6 +48,19 @@ class Device(Protocol):
     def flush(self) -> None: ...
     def reread_partitions(self) -> None: ...
     def zero_range(self, offset: int, length: int) -> None: ...
+
+
+@runtime_checkable
+class ZonedDevice(Device, Protocol):
+    """A device that may have zones to be written in order; ``zones_of`` asks any device."""
+
+    def zones(self) -> tuple[Zone, ...]: ...
+    def reset_zones(self, offset: int, length: int) -> None: ...
+
+
+def zones_of(device: Device) -> tuple[Zone, ...]:
+    """All of its zones, () for a device that takes writes anywhere. Raises DeviceError(zones_unreadable)."""
+    return device.zones() if isinstance(device, ZonedDevice) else ()
 
 
 def aligned_buffer(size: int) -> memoryview:
@@ -121,6 +135,14 @@ class BlockDevice:
                 raise DeviceError(
                     f"{self.path}: the partition table cannot be read again: {error.strerror}", code=code
                 ) from error
+
+    def zones(self) -> tuple[Zone, ...]:
+        """As they are now; () when there are none. Raises DeviceError(zones_unreadable)."""
+        return () if self._regular else read_zones(self._descriptor, self.path, self.size)
+
+    def reset_zones(self, offset: int, length: int) -> None:
+        """Empty the whole zones in this range. Raises DeviceError(write_failed)."""
+        reset_zones(self._descriptor, self.path, offset, length)
 
     def zero_range(self, offset: int, length: int) -> None:
         """Zero a range by the fastest way the device has. Raises DeviceError(write_failed).

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import bisect
 import random
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from teeth_agent.blockio import Device, aligned_buffer
-from teeth_agent.erase.stream import CHUNK, Range, each_chunk
+from teeth_agent.blockio import Device, aligned_buffer, zones_of
+from teeth_agent.erase.stream import CHUNK, Advance, Range, Tally, each_chunk, spans
 
 # NIST SP 800-88r1 section 4.7.3: at least 1,000 subsections, two samples in each, 5 % of it or more each.
 _SUBSECTIONS = 1000
@@ -68,63 +69,93 @@ def expected_bytes(size: int, block: int, *, sampled: bool) -> int:
 
 
 def read_zeros(
-    device: Device, advance: Callable[[int], None], *, sampled: bool = False, seed: int | None = None
+    device: Device, advance: Advance, *, sampled: bool = False, seed: int | None = None
 ) -> Readback:
     """Read the device, or a sample chosen by ``seed``, and compare with zero. Raises DeviceError.
 
-    ``advance`` is told every chunk's length, from several threads, and may raise to stop.
+    What has no medium behind it (the rest of a zone beyond its capacity) is not read. ``advance`` is told
+    what was read, a few MiB at a time, from several threads, and may raise to stop.
     """
-    ranges: list[Range] = [(0, device.size)]
+    ranges = spans(zones_of(device), device.size)
+    whole = [(0, device.size)]
     if sampled:
         seed = random.SystemRandom().getrandbits(48) if seed is None else seed
         # Reproducible from the record on purpose: it is the seed that nobody can foresee.
-        ranges = sample(device.size, device.logical_block, random.Random(seed))  # noqa: S311
-    whole = ranges == [(0, device.size)]
-    reader = _Reader(device, advance)
-    each_chunk(ranges, reader.make_worker)
-    return Readback(
-        sampled=not whole,
-        planned=sum(length for _, length in ranges),
-        read=reader.read,
-        mismatch=reader.mismatch,
-        seed=None if whole else seed,
-    )
+        chosen = sample(device.size, device.logical_block, random.Random(seed))  # noqa: S311
+        ranges = ranges if chosen == whole else common(chosen, ranges)
+        seed = None if chosen == whole else seed
+    tally = Tally(advance)
+    comparer = Comparer(device)
+
+    def make_worker() -> Callable[[int, int], bool]:
+        compare = comparer.make_worker()
+
+        def worker(offset: int, length: int) -> bool:
+            is_zero = compare(offset, length)
+            tally.add(length)
+            return is_zero
+
+        return worker
+
+    each_chunk(ranges, make_worker)
+    tally.rest()
+    return comparer.readback(ranges, seed=seed)
 
 
-class _Reader:
-    """What the reading threads share."""
+def common(chosen: list[Range], present: list[Range]) -> list[Range]:
+    """The parts of ``chosen`` that lie in ``present``, which is in order and does not overlap."""
+    starts = [start for start, _ in present]
+    found = []
+    for start, length in chosen:
+        index = max(bisect.bisect_right(starts, start) - 1, 0)
+        while index < len(present) and present[index][0] < start + length:
+            low = max(start, present[index][0])
+            high = min(start + length, sum(present[index]))
+            if low < high:
+                found.append((low, high - low))
+            index += 1
+    return found
 
-    def __init__(self, device: Device, advance: Callable[[int], None]) -> None:
+
+class Comparer:
+    """Compares with zero from several threads, and keeps what came of it."""
+
+    def __init__(self, device: Device) -> None:
         self._device = device
-        self._advance = advance
         self._lock = threading.Lock()
         # bytearray compares with any buffer by memcmp: twenty times as fast as memoryview does it.
         self._zeros = bytearray(CHUNK)
-        self.read = 0
-        self.mismatch: int | None = None
+        self._read = 0
+        self._mismatch: int | None = None
 
     def make_worker(self) -> Callable[[int, int], bool]:
+        """Reads and compares at most CHUNK bytes into a buffer of its own: one for each thread."""
         buffer = aligned_buffer(CHUNK)
 
         def check(offset: int, length: int) -> bool:
-            self._device.read_into(offset, buffer[:length])
-            zero = self._is_zero(buffer, length)
-            self._note(length, None if zero else offset + _first_nonzero(buffer[:length]))
-            self._advance(length)
+            view = buffer[:length]
+            self._device.read_into(offset, view)
+            zero = (self._zeros if length == CHUNK else bytearray(length)) == view
+            self._note(length, None if zero else offset + _first_nonzero(view))
             return zero
 
         return check
 
-    def _is_zero(self, buffer: memoryview, length: int) -> bool:
-        if length == CHUNK:
-            return self._zeros == buffer
-        return bytearray(length) == buffer[:length]
+    def readback(self, ranges: list[Range], *, seed: int | None) -> Readback:
+        """What it came to; ``ranges`` is what was to be read, ``seed`` what a sample was chosen by."""
+        return Readback(
+            sampled=seed is not None,
+            planned=sum(length for _, length in ranges),
+            read=self._read,
+            mismatch=self._mismatch,
+            seed=seed,
+        )
 
     def _note(self, length: int, mismatch: int | None) -> None:
         with self._lock:
-            self.read += length
+            self._read += length
             if mismatch is not None:
-                self.mismatch = mismatch if self.mismatch is None else min(self.mismatch, mismatch)
+                self._mismatch = mismatch if self._mismatch is None else min(self._mismatch, mismatch)
 
 
 def _first_nonzero(buffer: memoryview) -> int:
