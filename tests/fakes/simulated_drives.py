@@ -9,12 +9,14 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from fakes.disks import medium
-from fakes.simulated_kernel import Host, KernelTalk, Life, Sent, SimulatedDevice, SimulatedPort
+from fakes.simulated_kernel import Host, KernelTalk, Life, ScsiCarrier, Sent, SimulatedDevice, SimulatedPort
+from fakes.simulated_nvme import NvmeCarrier, NvmeHost, SimulatedNvmePort
 from fakes.virtual_time import VirtualClock
 from teeth.lab.drives.answer import Reply
 from teeth.lab.drives.behaviours import make
 from teeth.lab.drives.media import Media
 from teeth.lab.drives.model import DriveSpec, StateStore
+from teeth.lab.drives.nvme import NvmeController, NvmeSpec
 from teeth.lab.drives.sata import SataDrive
 from teeth.lab.drives.scsi import ScsiDrive
 from teeth.lab.drives.unit import Unit
@@ -24,6 +26,8 @@ from teeth_agent.errors import DeviceError
 
 _SCAN_SECONDS = 30.0
 _BOOT_SECONDS = 60.0
+
+Drive = Unit | NvmeController
 
 
 class FlatMedia:
@@ -45,21 +49,13 @@ class FlatMedia:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Slot:
-    """A drive and where it sits. ``bus``: "sata" for a SATA drive on its own port, "sas" for either kind
-    behind an adapter, "usb" for a SATA drive behind a bridge."""
+    """A drive ("scsi", "sata", "nvme") and where it sits. ``bus``: "sata" for a SATA drive on its own port,
+    "sas" for either kind behind an adapter, "usb" for a SATA drive behind a bridge, "nvme"."""
 
     kind: str
     spec: DriveSpec
     bus: str = "sas"
     behaviours: Sequence[str] = ()
-
-
-@dataclass(slots=True, kw_only=True)
-class Found:
-    """What the kernel has read of a drive when it came up; it does not look again by itself."""
-
-    host: Host
-    medium: Medium
 
 
 @dataclass(slots=True, kw_only=True)
@@ -88,11 +84,18 @@ class SimulatedMachine:
         self.media = [FlatMedia(slot.spec.media_size) for slot in slots] if media is None else list(media)
         self.units = [self._drive(slot, held) for slot, held in zip(self.slots, self.media, strict=True)]
         self.life = Life(0, alive=False)
-        self.found: dict[str, Found] = {}
+        # What the kernel has found: SCSI disks with what it has read of them (it does not look again by
+        # itself), and NVMe controllers.
+        self.disks: dict[str, tuple[Host, Medium]] = {}
+        self.controllers: dict[str, NvmeHost] = {}
 
-    def _drive(self, slot: Slot, held: Media) -> Unit:
-        kind = ScsiDrive if slot.kind == "scsi" else SataDrive
-        drive = kind(slot.spec, held, clock=lambda: self.clock.now, store=StateStore())
+    def _drive(self, slot: Slot, held: Media) -> Drive:
+        rest: dict[str, Any] = {"clock": lambda: self.clock.now, "store": StateStore()}
+        drive: Drive
+        if isinstance(slot.spec, NvmeSpec):
+            drive = NvmeController(slot.spec, held, **rest)
+        else:
+            drive = (ScsiDrive if slot.kind == "scsi" else SataDrive)(slot.spec, held, **rest)
         for behaviour in slot.behaviours:
             drive.disk.add(make(behaviour))
         return drive
@@ -112,29 +115,36 @@ class SimulatedMachine:
             self.clock.now += _BOOT_SECONDS
             self.talk = KernelTalk(self.clock)
             self.talk.said = self.said
-            self.found = {}
+            self.disks, self.controllers = {}, {}
             for index, (slot, unit) in enumerate(zip(self.slots, self.units, strict=True)):
-                host = self._host(index, slot, unit)
-                self.found[host.name] = Found(host=host, medium=_scan(host, slot))
+                self._attach(index, slot, unit)
             self.life.ops, self.life.cut_at = 0, cut_after_ops
             self.clock.alarm, self.clock.on_alarm = self.clock.now + cut_after_seconds, self.power_cut
         return self
 
-    def _host(self, index: int, slot: Slot, unit: Unit) -> Host:
-        sata = slot.bus == "sata"
-        return Host(
+    def _attach(self, index: int, slot: Slot, unit: Drive) -> None:
+        rest: dict[str, Any] = {
+            "clock": self.clock,
+            "talk": self.talk,
+            "life": self.life,
+            "cut": self.power_cut,
+            "sent": self.sent,
+            "clashes": self.writers.clashes,
+        }
+        if isinstance(unit, NvmeController):
+            controller = NvmeHost(name=f"nvme{index}", number=index, drive=unit, **rest)
+            controller.scan()
+            self.controllers[controller.name] = controller
+            return
+        host = Host(
             name=f"sd{chr(ord('a') + index)}",
             hctl=f"{index}:0:0:0",
-            port=f"ata{index + 1}" if sata else "",
-            unit=unit,
-            clock=self.clock,
-            talk=self.talk,
+            port=f"ata{index + 1}" if slot.bus == "sata" else "",
+            drive=unit,
             usb=slot.bus == "usb",
-            life=self.life,
-            cut=self.power_cut,
-            sent=self.sent,
-            clashes=self.writers.clashes,
+            **rest,
         )
+        self.disks[host.name] = host, _scan(host, slot)
 
     def power_cut(self) -> None:
         """The machine is dark: whoever still runs learns of it with the next thing it does."""
@@ -152,44 +162,68 @@ class SimulatedMachine:
         """Let something happen after so many questions to drives in this life."""
         self.life.event_at, self.life.event = self.life.ops + ops, event
 
-    def arm(self, name: str, behaviour: str) -> None:
+    def arm(self, index: int, behaviour: str) -> None:
         """From now on the drive has this lie or fault."""
         with self.clock.lock:
-            self.found[name].host.unit.disk.add(make(behaviour))
+            self.units[index].disk.add(make(behaviour))
 
     # --- what World needs
 
     def look(self) -> tuple[Medium, ...]:
+        """Every block device there is now."""
         self.life.check()
-        return tuple(found.medium for found in self.found.values())
+        with self.clock.lock:
+            media = [medium for _, medium in self.disks.values()]
+            for controller in self.controllers.values():
+                media += controller.media.values()
+        return tuple(media)
 
     @contextmanager
     def open(self, path: str, *, write: bool) -> Iterator[SimulatedDevice]:
         """blockio.open_device."""
-        found, life = self._named(path), self.life
+        device, life = self._device(path), self.life
         if write:
             with self.clock.lock:
                 count = self.writers.now[path] = self.writers.now.get(path, 0) + 1
                 if count > 1:
                     self.writers.twice.append(path)
         try:
-            yield SimulatedDevice(found.host, found.medium.size, found.medium.logical_block)
+            yield device
         finally:
             with self.clock.lock:
                 if write and life.alive:
                     self.writers.now[path] -= 1
 
+    def _device(self, path: str) -> SimulatedDevice:
+        self.life.check()
+        name = path.removeprefix("/dev/")
+        carrier: ScsiCarrier | NvmeCarrier
+        if name in self.disks:
+            host, medium = self.disks[name]
+            carrier = ScsiCarrier(host, medium.logical_block)
+        else:
+            holders = [one for one in self.controllers.values() if name in one.media]
+            if not holders:
+                raise _missing(path)
+            medium = holders[0].media[name]
+            carrier = NvmeCarrier(holders[0], medium)
+        return SimulatedDevice(path, medium.size, medium.logical_block, carrier, self.life)
+
     @contextmanager
     def open_scsi(self, devnode: str) -> Iterator[SimulatedPort]:
         """passthrough.scsi.open_scsi."""
-        yield SimulatedPort(self._named(devnode).host)
-
-    def _named(self, devnode: str) -> Found:
         self.life.check()
-        found = self.found.get(devnode.removeprefix("/dev/"))
-        if found is None:
-            raise DeviceError(f"{devnode} is not there: No such device", code="device_missing")
-        return found
+        if devnode.removeprefix("/dev/") not in self.disks:
+            raise _missing(devnode)
+        yield SimulatedPort(self.disks[devnode.removeprefix("/dev/")][0])
+
+    @contextmanager
+    def open_nvme(self, devnode: str) -> Iterator[SimulatedNvmePort]:
+        """passthrough.nvme.open_nvme."""
+        self.life.check()
+        if devnode.removeprefix("/dev/") not in self.controllers:
+            raise _missing(devnode)
+        yield SimulatedNvmePort(self.controllers[devnode.removeprefix("/dev/")])
 
     def kernel_log(self) -> KernelLog:
         """The kernel's log from now on."""
@@ -213,6 +247,10 @@ class SimulatedMachine:
     def parts(self) -> dict[str, Any]:
         """What every World is made of; the rest is its maker's."""
         return {"look": self.look, "settle": self.life.check, "clock": self.now, "pause": self.pause}
+
+
+def _missing(path: str) -> DeviceError:
+    return DeviceError(f"{path} is not there: No such device", code="device_missing")
 
 
 def _scan(host: Host, slot: Slot) -> Medium:

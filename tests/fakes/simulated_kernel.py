@@ -7,10 +7,12 @@ import math
 import os
 from collections import deque
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from typing import Protocol
 
 from fakes.virtual_time import PowerCutError, VirtualClock
 from teeth.lab.drives.answer import Answer, Command, Reply, Wait
+from teeth.lab.drives.nvme import NvmeController
 from teeth.lab.drives.sense import NOT_PRESENT, Key, Status
 from teeth.lab.drives.unit import Unit
 from teeth_agent.errors import DeviceError
@@ -22,7 +24,7 @@ _RECOVERY_SECONDS = 10.0
 _COMMAND_SECONDS = 50e-6
 _TIMED_OUT = 0x03 << 8  # DID_TIME_OUT
 _BAD_TARGET = 0x01 << 8  # DID_NO_CONNECT
-_MAX_PIECE = 4 << 20
+_MAX_PIECE = 4 << 20  # of one read or write
 
 
 class KernelTalk:
@@ -67,58 +69,34 @@ class Life:
 
 @dataclass(slots=True, kw_only=True)
 class Sent:
-    """A command that went through by itself, not from the kernel's own reads and writes."""
+    """A command that went through by itself, not from the kernel's own reads and writes: a CDB, or for NVMe
+    opcode, nsid and dwords 10 to 15."""
 
     device: str
-    cdb: bytes
-    data: bytes
-    usb: bool
+    cdb: bytes = b""
+    nvme: tuple[int, ...] = ()
+    data: bytes = b""
+    usb: bool = False
 
 
 @dataclass(slots=True, kw_only=True, eq=False)
-class Host:
-    """One SCSI device as the kernel has it: ``unit`` behind a bus, called ``name`` ("sda").
-
-    ``port`` is what the log calls its ATA port, "" for none.
-    """
+class Attached:
+    """What every kind of drive has to do with the kernel. ``drive`` is what it is, called ``name``."""
 
     name: str
-    hctl: str
-    port: str
-    unit: Unit
+    drive: Unit | NvmeController
     clock: VirtualClock
     talk: KernelTalk
-    usb: bool = False
-    life: Life = field(default_factory=lambda: Life(0))
-    cut: Callable[[], None] = lambda: None
-    sent: list[Sent] = field(default_factory=list)
+    life: Life
+    cut: Callable[[], None]
+    sent: list[Sent]
     # Writes of the kernel's while the drive erased by itself.
-    clashes: list[str] = field(default_factory=list)
-    busy: bool = False
+    clashes: list[str]
+    usb: bool = False
     offline: bool = False
 
-    # --- commands
-
-    def run(
-        self, cdb: bytes, *, data: bytes = b"", expected: int | None = None, timeout: float
-    ) -> Reply | None:
-        """One command to its end; None when time was up: it has been aborted and the drive was reset."""
-        with self.clock.lock:
-            self._turn()
-            life = self.unit.disk.state.power_cycles
-            answer: Answer = self.unit.execute(
-                Command(cdb=cdb.ljust(16, b"\0"), data=data, nexus="host", expected=expected)
-            )
-            deadline = self.clock.now + timeout
-            while isinstance(answer, Wait):
-                if self.unit.disk.state.power_cycles != life or self.clock.now >= deadline:
-                    self._abort()
-                    return None
-                answer = self._pass(answer, deadline)
-            return answer
-
-    def _turn(self) -> None:
-        """The drive is free for the next command; here the power may go."""
+    def begin(self) -> None:
+        """The next command: time passes, and here the power may go. The lock is held."""
         life = self.life
         life.check()
         self.clock.spend(_COMMAND_SECONDS)
@@ -130,29 +108,70 @@ class Host:
         if life.ops >= life.event_at:
             life.event_at = math.inf
             life.event()
+
+    def wait(self, until: float) -> None:
+        """Until then, or until this life is over."""
+        life = self.life
+        self.clock.wait(until, lambda: not life.alive)
+        life.check()
+
+
+@dataclass(slots=True, kw_only=True, eq=False)
+class Host(Attached):
+    """A SCSI device behind a bus. ``port`` is what the log calls its ATA port, "" for none."""
+
+    drive: Unit
+    hctl: str
+    port: str
+    busy: bool = False
+
+    # --- commands
+
+    def run(
+        self, cdb: bytes, *, data: bytes = b"", expected: int | None = None, timeout: float
+    ) -> Reply | None:
+        """One command to its end; None when time was up: it has been aborted and the drive was reset."""
+        with self.clock.lock:
+            self._turn()
+            life = self.drive.disk.state.power_cycles
+            answer: Answer = self.drive.execute(
+                Command(cdb=cdb.ljust(16, b"\0"), data=data, nexus="host", expected=expected)
+            )
+            deadline = self.clock.now + timeout
+            while isinstance(answer, Wait):
+                if self.drive.disk.state.power_cycles != life or self.clock.now >= deadline:
+                    self._abort()
+                    return None
+                answer = self._pass(answer, deadline)
+            return answer
+
+    def _turn(self) -> None:
+        """The drive is free for the next command."""
+        self.begin()
+        life = self.life
         while self.busy:
             self.clock.wait(self.clock.now + 3600, lambda: not self.busy or not life.alive)
             life.check()
 
     def _pass(self, wait: Wait, deadline: float) -> Answer:
-        life, self.busy = self.life, not wait.shares
+        self.busy = not wait.shares
         try:
-            self.clock.wait(min(wait.until, deadline), lambda: not life.alive)
+            self.wait(min(wait.until, deadline))
         finally:
             self.busy = False
-        life.check()
         return wait.finish() if self.clock.now >= wait.until else wait
 
     def _abort(self) -> None:
         """Error handling of the kernel: abort, reset, and offline if that did not help."""
-        self.talk.say(f"sd {self.hctl}: [{self.name}] tag#1 timing out command, waited {_BLOCK_SECONDS:.0f}s")
+        waited = f"waited {_BLOCK_SECONDS:.0f}s"
+        self.talk.say(f"sd {self.hctl}: [{self.name}] tag#1 timing out command, {waited}")
         if self.port:
             self.talk.say(f"{self.port}.00: exception Emask 0x0 SAct 0x0 SErr 0x0 action 0x6 frozen")
             self.talk.say(f"{self.port}: hard resetting link")
         else:
             self.talk.say(f"sd {self.hctl}: device reset")
-        self.unit.reset()
-        ready = self.unit.execute(Command(cdb=bytes(16), nexus="host"))
+        self.drive.reset()
+        ready = self.drive.execute(Command(cdb=bytes(16), nexus="host"))
         if isinstance(ready, Wait):
             if ready.until > self.clock.now + _RECOVERY_SECONDS:
                 self.clock.spend(_RECOVERY_SECONDS)
@@ -190,7 +209,7 @@ class Host:
             if self.offline:
                 self.talk.say(f"sd {self.hctl}: rejecting I/O to offline device")
                 break
-            if data and self.unit.disk.job is not None:
+            if data and self.drive.disk.job is not None:
                 self.clashes.append(self.name)
             reply = self.run(cdb, data=data, timeout=_BLOCK_SECONDS)
             if reply is None:
@@ -238,35 +257,37 @@ class SimulatedPort:
 
 
 class SimulatedDevice:
-    """A teeth_agent.blockio.Device over reads, writes and flushes as SCSI commands."""
+    """A teeth_agent.blockio.Device; what carries its commands is its makers' ``carry``."""
 
-    def __init__(self, host: Host, size: int, logical_block: int) -> None:
-        self.path = f"/dev/{host.name}"
+    def __init__(self, path: str, size: int, logical_block: int, carrier: Carrier, life: Life) -> None:
+        self.path = path
         self.size = size
         self.logical_block = logical_block
         self.partitions_read = 0
-        self._host, self._life = host, host.life
+        self._carrier, self._life = carrier, life
 
     def read_into(self, offset: int, buffer: memoryview) -> None:
-        for at in range(0, len(buffer), _MAX_PIECE):
-            piece = buffer[at : at + _MAX_PIECE]
+        for at in range(0, len(buffer), self._carrier.most):
+            piece = buffer[at : at + self._carrier.most]
+            self._check(offset + at, len(piece))
             try:
-                piece[:] = self._io("0x0:(READ)", 0x88, offset + at, len(piece))
+                piece[:] = self._carrier.read((offset + at) // self.logical_block, len(piece))
             except OSError as error:
                 raise self._failed("read", offset + at, error) from error
 
     def write_from(self, offset: int, buffer: memoryview) -> None:
-        for at in range(0, len(buffer), _MAX_PIECE):
-            piece = bytes(buffer[at : at + _MAX_PIECE])
+        for at in range(0, len(buffer), self._carrier.most):
+            piece = bytes(buffer[at : at + self._carrier.most])
+            self._check(offset + at, len(piece))
             try:
-                self._io("0x1:(WRITE)", 0x8A, offset + at, len(piece), piece)
+                self._carrier.write((offset + at) // self.logical_block, piece)
             except OSError as error:
                 raise self._failed("write", offset + at, error) from error
 
     def flush(self) -> None:
         self._life.check()
         try:
-            self._host.block("0x2:(FLUSH)", bytes((0x91,)), 0)
+            self._carrier.flush()
         except OSError as error:
             raise DeviceError(f"{self.path}: flush failed: {error.strerror}", code="write_failed") from error
 
@@ -275,25 +296,56 @@ class SimulatedDevice:
         self.partitions_read += 1
 
     def zero_range(self, offset: int, length: int) -> None:
-        """WRITE SAME with UNMAP, as BLKZEROOUT sends it where the drive has it."""
-        self._life.check()
-        size = self.logical_block
-        cdb = bytes((0x93, 0)) + (offset // size).to_bytes(8, "big") + (length // size).to_bytes(4, "big")
+        """As BLKZEROOUT, for what has to be zero and not for proof."""
+        self._check(offset, length)
         try:
-            self._host.block("0x9:(WRITE_ZEROES)", cdb, offset // size, bytes(size))
+            self._carrier.zero(offset // self.logical_block, length // self.logical_block)
         except OSError as error:
             raise self._failed("write", offset, error) from error
 
-    def _io(self, what: str, opcode: int, offset: int, length: int, data: bytes = b"") -> bytes:
+    def _check(self, offset: int, length: int) -> None:
         self._life.check()
-        size = self.logical_block
-        assert offset % size == 0, offset
-        assert length % size == 0, length
-        lba = offset // size
-        cdb = bytes((opcode, 0)) + lba.to_bytes(8, "big") + (length // size).to_bytes(4, "big")
-        return self._host.block(what, cdb, lba, data)
+        assert offset % self.logical_block == 0, offset
+        assert length % self.logical_block == 0, length
 
     def _failed(self, what: str, offset: int, error: OSError) -> DeviceError:
         return DeviceError(
             f"{self.path}: {what} at byte {offset} failed: {error.strerror}", code=f"{what}_failed"
         )
+
+
+class Carrier(Protocol):
+    """Blocks of one device by its bus's commands, at ``most`` bytes at once; OSError as the kernel has it."""
+
+    most: int
+
+    def read(self, lba: int, length: int) -> bytes: ...
+    def write(self, lba: int, data: bytes) -> None: ...
+    def flush(self) -> None: ...
+    def zero(self, lba: int, count: int) -> None: ...
+
+
+class ScsiCarrier:
+    """sd: READ, WRITE, SYNCHRONIZE CACHE and WRITE SAME of 16 bytes."""
+
+    most = _MAX_PIECE
+
+    def __init__(self, host: Host, logical_block: int) -> None:
+        self._host = host
+        self._size = logical_block
+
+    def read(self, lba: int, length: int) -> bytes:
+        return self._host.block("0x0:(READ)", self._cdb(0x88, lba, length // self._size), lba)
+
+    def write(self, lba: int, data: bytes) -> None:
+        self._host.block("0x1:(WRITE)", self._cdb(0x8A, lba, len(data) // self._size), lba, data)
+
+    def flush(self) -> None:
+        self._host.block("0x2:(FLUSH)", bytes((0x91,)), 0)
+
+    def zero(self, lba: int, count: int) -> None:
+        self._host.block("0x9:(WRITE_ZEROES)", self._cdb(0x93, lba, count), lba, bytes(self._size))
+
+    @staticmethod
+    def _cdb(opcode: int, lba: int, count: int) -> bytes:
+        return bytes((opcode, 0)) + lba.to_bytes(8, "big") + count.to_bytes(4, "big")

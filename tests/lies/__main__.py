@@ -86,7 +86,8 @@ def _replay(method: Method, lie: str, seed: int, plant: str) -> int:
             print(f"drive: {slot}")
         print(f"policy: {bench.case.policy}")
         for sent in bench.machine.sent:
-            print(f"{sent.device}: {sent.cdb.hex()} {sent.data[:36].hex()}")
+            words = " ".join(f"{word:x}" for word in sent.nvme) or sent.cdb.hex()
+            print(f"{sent.device}: {words} {sent.data[:36].hex()}")
         for line in bench.machine.said:
             print(f"kernel: {line}")
 

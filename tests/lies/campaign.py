@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from lies.cases import HONEST
-from lies.lists import FAULTS, METHODS, UNDETECTABLE
+from lies.lists import FAULTS, METHODS, UNDETECTABLE, concerns
 from lies.plants import PLANTS
 from lies.trial import Result, run_cut, run_fault, run_lie
 from teeth_agent.erase.model import Method
@@ -193,9 +193,11 @@ def jobs(
 ) -> list[Job]:
     """What there is to run: ``faults`` and ``cuts`` say how many of the seeds those have."""
     work: list[Job] = []
+    lies = list(lies)
     for method in methods:
-        kinds = [("honest" if lie == HONEST else "lie", lie, len(seeds)) for lie in lies]
-        kinds += [("fault", name, min(faults, len(seeds))) for name in FAULTS]
+        told = [lie for lie in lies if concerns(lie, method)]
+        kinds = [("honest" if lie == HONEST else "lie", lie, len(seeds)) for lie in told]
+        kinds += [("fault", name, min(faults, len(seeds))) for name in FAULTS if concerns(name, method)]
         kinds += [("cut", CUT, min(cuts, len(seeds)))]
         for kind, lie, count in kinds:
             some = seeds[:count]

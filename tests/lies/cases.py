@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import random
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from fakes.simulated_drives import Slot
 from teeth.lab.drives import model
+from teeth.lab.drives.behaviours import BEHAVIOURS
 from teeth.lab.drives.model import DriveSpec, Medium
+from teeth.lab.drives.nvme import NamespaceSpec, NvmeSpec
 from teeth_agent.erase.model import Grade, Method
 from teeth_agent.erase.policy import Policy
 
@@ -41,7 +43,7 @@ class Case:
 def draw(method: Method, lie: str, seed: int) -> Case:
     """The same for the same words, in every process."""
     dice = random.Random(f"{method.value}/{lie}/{seed}")
-    slot = draw_slot(method, dice, behaviours=() if lie == HONEST else (lie,))
+    slot = draw_slot(method, dice, lies=() if lie == HONEST else (lie,))
     purges = method.grade is Grade.PURGE and dice.random() < 0.3
     return Case(
         method=method,
@@ -56,14 +58,11 @@ def draw(method: Method, lie: str, seed: int) -> Case:
     )
 
 
-def draw_slot(
-    method: Method, dice: random.Random, *, behaviours: tuple[str, ...] = (), serial: str = "S1"
-) -> Slot:
-    """A drive whose ladder begins with the method."""
-    action = method.value
-    kind, bus = _place(method, dice)
-    sector = dice.choice((512, 512, 4096))
-    spins = _spins(method, dice)
+def draw_slot(method: Method, dice: random.Random, *, lies: tuple[str, ...] = (), serial: str = "S1") -> Slot:
+    """A drive whose ladder begins with the method, of a kind to which the lies mean something."""
+    kind, bus = _place(method, lies, dice)
+    spins = _spins(method, dice) and kind != "nvme"
+    sector = dice.choice((512, 512, 4096)) if kind != "nvme" else 512
     # Sizes that are no whole number of anything: the last chunk is always a short one somewhere.
     blocks = dice.choice((1, 1, 1, 2, 2, 3, 4, 8)) * _MIB // sector + dice.choice((0, 0, 0, 1, 3, 8))
     spec: dict[str, Any] = {
@@ -80,19 +79,55 @@ def draw_slot(
         "spares": dice.choice((0, 4, 16, 64)),
         "erase_seconds": dice.choice((0.0, 2.0, 2.0, 30.0, 90.0, 300.0, 1800.0)),
         "sanitizes": _sanitizes(method, spins, dice),
-        "security": "security" in action,
+        "security": "security" in method.value,
     }
     if kind == "sata":
         spec |= _hidden(blocks, dice)
-    return Slot(kind=kind, spec=DriveSpec(**spec), bus=bus, behaviours=behaviours)
+    if kind == "nvme":
+        made: DriveSpec = NvmeSpec(**spec, **_namespaces(method, blocks, dice))
+    else:
+        made = DriveSpec(**spec)
+    return Slot(kind=kind, spec=made, bus=bus, behaviours=lies)
 
 
-def _place(method: Method, dice: random.Random) -> tuple[str, str]:
+_PLACES = (("sata", "sata"), ("sata", "sas"), ("sata", "usb"), ("nvme", "nvme"))
+
+
+def kinds_of(method: Method) -> frozenset[str]:
+    """The kinds of drives that the method can be on."""
     if method is Method.OVERWRITE:
-        return dice.choice((("sata", "sata"), ("sata", "sas"), ("sata", "usb")))
-    if method.value.startswith("ata_"):
-        return "sata", dice.choice(("sata", "sas"))
-    return "scsi", "sas"
+        return frozenset(kind for kind, _ in _PLACES)
+    return frozenset({{"ata": "sata", "scsi": "scsi", "nvme": "nvme"}[method.value.partition("_")[0]]})
+
+
+def _place(method: Method, lies: tuple[str, ...], dice: random.Random) -> tuple[str, str]:
+    if method is Method.OVERWRITE:
+        fit = [place for place in _PLACES if all(place[0] in BEHAVIOURS[lie].kinds for lie in lies)]
+        return dice.choice(fit)
+    (kind,) = kinds_of(method)
+    return kind, {"sata": dice.choice(("sata", "sas")), "scsi": "sas", "nvme": "nvme"}[kind]
+
+
+def _namespaces(method: Method, blocks: int, dice: random.Random) -> dict[str, Any]:
+    """One to three namespaces, now and then one that is not attached, and capacity that is in none."""
+    count = dice.choice((1, 1, 2, 3))
+    room, made = blocks // 8 * 8, []
+    for left in range(count, 0, -1):
+        size = room if left == 1 else room // left // 8 * 8
+        room -= size
+        made.append(NamespaceSpec(blocks=size, sector=dice.choice((512, 4096))))
+    manages = dice.random() < 0.7
+    if manages and count > 1 and dice.random() < 0.4:
+        made[-1] = replace(made[-1], attached=False)
+    return {
+        "namespaces": tuple(made),
+        "manages": manages,
+        "formats": method.value.startswith("nvme_format"),
+        "crypto_format": method is Method.NVME_FORMAT_CRYPTO,
+        "format_all": dice.random() < 0.3,
+        "erase_all": dice.random() < 0.3,
+        "no_deallocate": dice.choice(("kept", "modified", "inhibited")),
+    }
 
 
 def _spins(method: Method, dice: random.Random) -> bool:

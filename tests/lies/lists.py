@@ -5,11 +5,13 @@ from __future__ import annotations
 import random
 from collections.abc import Callable
 
-from lies.cases import HONEST
+from lies.cases import HONEST, kinds_of
+from teeth.lab.drives.behaviours import BEHAVIOURS
 from teeth.lab.drives.lies import LIES
+from teeth.lab.drives.nvmelies import NVME_LIES
 from teeth_agent.erase.model import Method
 
-LIE_NAMES: tuple[str, ...] = tuple(kind.name for kind in LIES)
+LIE_NAMES: tuple[str, ...] = tuple(kind.name for kind in (*LIES, *NVME_LIES))
 
 # Nothing that can be read, written, asked or reset shows these; why, for the auditors' page.
 UNDETECTABLE: dict[str, str] = {
@@ -65,6 +67,11 @@ FAULTS: dict[str, _Argument] = {
 def fault(name: str, dice: random.Random, blocks: int) -> str:
     argument = FAULTS[name](dice, blocks)
     return f"{name}:{argument}" if argument else name
+
+
+def concerns(lie: str, method: Method) -> bool:
+    """Whether a drive that can have the method can tell the lie."""
+    return lie == HONEST or bool(BEHAVIOURS[lie].kinds & kinds_of(method))
 
 
 METHODS: tuple[Method, ...] = tuple(Method)

@@ -7,7 +7,7 @@ from fakes.simulated_kernel import Sent
 
 _ATA_16, _ATA_12 = 0x85, 0xA1
 _SET_PASSWORD = 0xF1
-_PASSWORDS = frozenset({0xF1, 0xF2, 0xF4, 0xF6})
+_FORMAT = 0x80
 _FREEZES = {0xF5: "SECURITY FREEZE LOCK"}
 
 
@@ -16,8 +16,15 @@ def broken(machine: SimulatedMachine, password: bytes) -> list[str]:
     lines = [f"two writers at {name}" for name in machine.writers.twice]
     lines += [f"written to while it erased itself: {name}" for name in machine.writers.clashes]
     for sent in machine.sent:
-        lines += _ata(sent, password)
+        lines += _nvme(sent) if sent.nvme else _ata(sent, password)
     return lines
+
+
+def _nvme(sent: Sent) -> list[str]:
+    opcode, _, cdw10, *_ = sent.nvme
+    if opcode == _FORMAT and not cdw10 >> 9 & 0x07:
+        return [f"Format NVM without secure erase: cdw10 {cdw10:#x}"]
+    return []
 
 
 def _ata(sent: Sent, password: bytes) -> list[str]:

@@ -10,6 +10,7 @@ from fakes.simulated_drives import SimulatedMachine, Slot
 from fakes.simulated_kernel import SimulatedDevice
 from fakes.virtual_time import PowerCutError, VirtualClock
 from teeth.lab.drives.model import DriveSpec
+from teeth.lab.drives.nvme import NamespaceSpec, NvmeSpec
 from teeth_agent.drives.sense import parse_sense
 from teeth_agent.errors import DeviceError
 
@@ -69,7 +70,7 @@ def test_a_bad_block_gives_an_error_and_lines_in_the_log() -> None:
 def test_a_drive_that_hangs_is_reset_and_goes_offline() -> None:
     found = machine()
     before = found.clock.now
-    found.arm("sda", "hang")
+    found.arm(0, "hang")
     with found.open("/dev/sda", write=False) as device, pytest.raises(DeviceError):
         device.read_into(0, memoryview(bytearray(512)))
     assert found.clock.now - before > 30
@@ -80,7 +81,7 @@ def test_a_drive_that_hangs_is_reset_and_goes_offline() -> None:
 
 def test_a_drive_that_hangs_once_answers_after_a_reset() -> None:
     found = machine()
-    found.arm("sda", "hang-once")
+    found.arm(0, "hang-once")
     with found.open("/dev/sda", write=False) as device:
         device.read_into(0, memoryview(bytearray(512)))
     assert "Power-on or device reset occurred" in messages(found)
@@ -99,7 +100,7 @@ def test_commands_go_through_and_sense_comes_back_in_the_drives_format(descripto
 
 def test_a_command_that_takes_too_long_is_aborted_and_says_so() -> None:
     found = machine()
-    found.arm("sda", "hang-once")
+    found.arm(0, "hang-once")
     with found.open_scsi("/dev/sda") as port:
         assert port.command(TUR, timeout=10).transport
         assert port.command(TUR, timeout=10).transport == 0
@@ -120,7 +121,7 @@ def test_a_sanitize_runs_while_time_is_passed() -> None:
 def test_a_command_that_lasts_in_a_thread_ends_in_the_time_of_the_others() -> None:
     """As a security erase does: it waits in its thread, others pass the time."""
     found = machine()
-    found.arm("sda", "slow:300")
+    found.arm(0, "slow:300")
     ended: list[float] = []
 
     def lasting() -> None:
@@ -208,3 +209,78 @@ def test_the_clock_moves_only_when_all_wait() -> None:
     for thread in threads:
         thread.join()
     assert max(at for _, at in order) == clock.now == 1015.0
+
+
+# --- NVMe
+
+
+def nvme(*behaviours: str, **spec: object) -> SimulatedMachine:
+    parts = {"name": "x", "blocks": 4096, "serial": "N1", "wwn": "5000c500a1b2c3d4", "erase_seconds": 600.0}
+    made = NvmeSpec(**{**parts, **spec})  # type: ignore[arg-type]
+    return SimulatedMachine([Slot(kind="nvme", spec=made, bus="nvme", behaviours=behaviours)]).boot()
+
+
+def test_namespaces_are_block_devices() -> None:
+    spaces = (
+        NamespaceSpec(blocks=1024),
+        NamespaceSpec(blocks=1024, attached=False),
+        NamespaceSpec(blocks=2048, sector=4096),
+    )
+    found = nvme(namespaces=spaces)
+    first, second = found.look()
+    assert [(one.name, one.size, one.logical_block) for one in (first, second)] == [
+        ("nvme0n1", 1024 * 512, 512),
+        ("nvme0n3", 2048 * 512, 4096),
+    ]
+    assert (first.serial, first.controller, first.transport) == ("N1", "nvme0", "nvme")
+    assert first.wwn != second.wwn
+    with found.open_nvme("/dev/nvme0") as port:
+        attach = port.admin(0x15, nsid=2, send=bytes((1, 0, 1, 0)).ljust(4096, b"\0"))
+    assert attach.good
+    assert [one.name for one in found.look()] == ["nvme0n1", "nvme0n2", "nvme0n3"]
+
+
+def test_nvme_blocks_are_read_and_written_and_lost_with_the_power() -> None:
+    found = nvme()
+    data = bytearray(4096)
+    with found.open("/dev/nvme0n1", write=True) as device:
+        device.write_from(512, memoryview(b"x" * 4096))
+        device.read_into(512, memoryview(data))
+        device.flush()
+        device.write_from(8192, memoryview(b"y" * 4096))
+    assert data == b"x" * 4096
+    found.power_cut()
+    assert bytes(found.media[0].read(512, 4096)) == b"x" * 4096
+    assert bytes(found.media[0].read(8192, 4096)) == bytes(4096)
+
+
+def test_a_format_waits_and_one_without_secure_erase_is_not_sent() -> None:
+    found = nvme()
+    before = found.clock.now
+    with found.open_nvme("/dev/nvme0") as port:
+        assert port.admin(0x80, nsid=1, cdw10=1 << 9, timeout=900).good
+        assert found.clock.now - before >= 600
+        with pytest.raises(ValueError, match="ses=0"):
+            port.admin(0x80, nsid=1)
+
+
+def test_an_nvme_drive_that_hangs_is_removed() -> None:
+    found = nvme()
+    found.arm(0, "hang")
+    with found.open("/dev/nvme0n1", write=False) as device, pytest.raises(DeviceError):
+        device.read_into(0, memoryview(bytearray(512)))
+    said = messages(found)
+    assert "nvme nvme0: I/O tag 1 (1001) opcode 0x2 timeout, reset controller" in said
+    assert "Removing after probe failure" in said
+    assert found.look() == ()
+
+
+def test_a_sanitizing_nvme_drive_refuses_reads() -> None:
+    found = nvme()
+    with found.open_nvme("/dev/nvme0") as port:
+        assert port.admin(0x84, cdw10=2).good
+    with found.open("/dev/nvme0n1", write=False) as device, pytest.raises(DeviceError):
+        device.read_into(0, memoryview(bytearray(512)))
+    found.pause(601)
+    with found.open("/dev/nvme0n1", write=False) as device:
+        device.read_into(0, memoryview(bytearray(512)))

@@ -68,6 +68,12 @@ class Bench:
             self.witnesses.append(witness)
         self.began = self.machine.clock.now
 
+    def record(self, records: list[UnitRecord], index: int = 0) -> UnitRecord:
+        """A drive's record, by the serial number that it had when the machine was looked at."""
+        serial = self.case.slots[index].spec.serial
+        (found,) = [one for one in records if one.unit is not None and one.unit.first.serial == serial]
+        return found
+
     def locked(self, index: int = 0) -> bool:
         """Whether a password is in force on the drive now, whatever it says."""
         unit = self.machine.units[index]
@@ -98,7 +104,7 @@ def run_lie(
     """A drive that tells one lie, or none. ``look`` sees the bench when all is over."""
     bench = Bench(draw(method, lie, seed))
     result = Result(kind="honest" if lie == HONEST else "lie", method=method.value, lie=lie, seed=seed)
-    (record,) = agent.erase(bench.machine.boot(), bench.case.policy)
+    record = bench.record(agent.erase(bench.machine.boot(), bench.case.policy))
     result.locked = bench.locked() and record.code != "drive_left_locked"
     bench.machine.power_cut()
     bench.judge(0, record, result)
@@ -118,13 +124,14 @@ def run_fault(
     told = fault(name, dice, drawn.slots[0].spec.blocks)
     machine = bench.machine.boot()
     at = int(math.exp(dice.uniform(0.0, math.log(600))))
-    machine.later(at, lambda: machine.arm("sda", told))
+    machine.later(at, lambda: machine.arm(0, told))
     records = agent.erase(machine, bench.case.policy)
-    result.locked = bench.locked() and records[0].code != "drive_left_locked"
+    broken, whole = bench.record(records), bench.record(records, 1)
+    result.locked = bench.locked() and broken.code != "drive_left_locked"
     machine.power_cut()
     other = Result(kind="fault", method=method.value, lie=name, seed=seed)
-    bench.judge(1, records[1], other)
-    bench.judge(0, records[0], result)
+    bench.judge(1, whole, other)
+    bench.judge(0, broken, result)
     result.other = other.erased is not None and not other.false
     result.false = result.false or other.false
     look(bench)
@@ -156,7 +163,7 @@ def run_cut(method: Method, seed: int, *, look: Callable[[Bench], None] = lambda
             result.cut = True
             continue
         machine.power_cut()
-        bench.judge(0, records[0], result)
+        bench.judge(0, bench.record(records), result)
         if last or result.false:
             break
     look(bench)
