@@ -24,7 +24,7 @@ _DRIVE = click.option("--drive", help="Which of the served drives.  [default: th
 
 @click.group()
 def drive() -> None:
-    """Simulated SCSI and SATA drives, served by iSCSI."""
+    """Simulated drives: SCSI and SATA served by iSCSI, NVMe by NVMe/TCP."""
 
 
 @drive.command("serve")
@@ -40,7 +40,7 @@ async def _serve(path: Path) -> None:
     for number in (signal.SIGINT, signal.SIGTERM):
         asyncio.get_running_loop().add_signal_handler(number, ended.set)
     async with serve(spec) as serving:
-        for served in serving.drives:
+        for served in serving.all:
             click.echo(f"listening {serving.url(served)} drive={served.name} control={spec.control}")
         await ended.wait()
 

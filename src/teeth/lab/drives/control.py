@@ -13,8 +13,9 @@ from pathlib import Path
 from typing import Any
 
 from teeth.errors import TeethError, UsageError
+from teeth.lab.drives.nvme.served import ServedNvme
 from teeth.lab.drives.sata import SataDrive
-from teeth.lab.drives.served import Served
+from teeth.lab.drives.served import Served, ServedDrive
 
 _LINE_MAX = 64 << 10
 _SECONDS = 30.0
@@ -24,7 +25,7 @@ _SOCKET_PATH_MAX = 107  # sun_path, unix(7)
 class Control:
     """What a request does. ``answer`` is pure but for the drives."""
 
-    def __init__(self, drives: Sequence[Served]) -> None:
+    def __init__(self, drives: Sequence[ServedDrive]) -> None:
         self._drives = {served.name: served for served in drives}
 
     def answer(self, request: Mapping[str, Any]) -> dict[str, Any]:
@@ -37,7 +38,7 @@ class Control:
             case "add":
                 served.add(_text(request, "what"))
             case "remove":
-                if not served.unit.disk.remove(_text(request, "what")):
+                if not served.device.disk.remove(_text(request, "what")):
                     raise UsageError(f"drive {served.name} has no {request['what']} on")
             case "power-cut":
                 served.power_off()
@@ -52,7 +53,7 @@ class Control:
                 raise UsageError(f"there is no request {do!r}")
         return {"drive": describe(served)}
 
-    def _find(self, name: object) -> Served:
+    def _find(self, name: object) -> ServedDrive:
         if name is None and len(self._drives) == 1:
             return next(iter(self._drives.values()))
         served = self._drives.get(name) if isinstance(name, str) else None
@@ -71,13 +72,14 @@ def _text(request: Mapping[str, Any], name: str) -> str:
     return value
 
 
-def describe(served: Served) -> dict[str, Any]:
+def describe(served: ServedDrive) -> dict[str, Any]:
     """A drive as a person may want to see it."""
-    disk = served.unit.disk
+    disk = served.device.disk
     disk.tick()
     facts: dict[str, Any] = {
         "name": served.name,
-        "iqn": served.iqn,
+        "kind": served.kind,
+        "nqn" if isinstance(served, ServedNvme) else "iqn": served.address,
         "powered": disk.powered,
         "power_cycles": disk.state.power_cycles,
         "blocks": disk.accessible,
@@ -93,7 +95,9 @@ def describe(served: Served) -> dict[str, Any]:
             for behaviour in disk.behaviours
         ],
     }
-    if isinstance(served.unit, SataDrive):
+    if isinstance(served, ServedNvme):
+        facts |= served.facts()
+    if isinstance(served, Served) and isinstance(served.unit, SataDrive):
         facts["security"] = served.unit.ata.security.state.value
     return facts
 

@@ -5,32 +5,151 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import math
+from abc import abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import Any, Protocol
 
+from teeth.errors import UsageError
 from teeth.lab.drives.answer import Answer, Command, Reply, Wait
 from teeth.lab.drives.behaviours import make
+from teeth.lab.drives.disk import Disk
 from teeth.lab.drives.sata import SataDrive
 from teeth.lab.drives.unit import Unit
 
-_STEP = 0.25  # seconds: how often an erase under way is brought to where it is
+STEP = 0.25  # seconds: how often an erase under way is brought to where it is
+
+
+class Device(Protocol):
+    """What a drive of any kind is to whoever serves it."""
+
+    @property
+    def disk(self) -> Disk: ...
+
+    def settle(self) -> None: ...
+
+    def reset(self) -> None: ...
+
+    def power_off(self) -> None: ...
+
+    def power_on(self) -> None: ...
 
 
 @dataclass(slots=True, kw_only=True)
-class Served:
-    """``unit`` under the name ``iqn``. ``dropped`` are told when every connection to it must end."""
+class ServedDrive:
+    """A drive under its ``name``. ``dropped`` are told when every connection to it must end."""
 
     name: str
-    iqn: str
-    unit: Unit
     dropped: list[Callable[[], None]] = field(default_factory=list)
-    _turn: asyncio.Lock = field(default_factory=asyncio.Lock)
-    _under_way: dict[asyncio.Task[Reply | None], None] = field(default_factory=dict)
+    _under_way: dict[asyncio.Task[Any], None] = field(default_factory=dict)
+
+    @property
+    @abstractmethod
+    def device(self) -> Device: ...
+
+    @property
+    @abstractmethod
+    def kind(self) -> str:
+        """As a file that describes drives calls it."""
+
+    @property
+    @abstractmethod
+    def address(self) -> str:
+        """Its name to initiators."""
 
     @property
     def there(self) -> bool:
         """Whether somebody may log in: it has power."""
-        return self.unit.disk.powered
+        return self.device.disk.powered
+
+    def pause(self, until: float) -> float:
+        """How long to sleep now in a wait."""
+        return min(STEP, max(0.0, until - self.device.disk.clock())) if math.isfinite(until) else STEP
+
+    def follow(self, task: asyncio.Task[Any]) -> None:
+        """A command that a reset or a power cut must end."""
+        self._under_way[task] = None
+        task.add_done_callback(lambda done: self._under_way.pop(done, None))
+
+    def drop(self) -> None:
+        """End every connection to the drive."""
+        for tell in list(self.dropped):
+            tell()
+
+    def abort_all(self) -> None:
+        for task in list(self._under_way):
+            task.cancel()
+
+    # --- what a person does to it
+
+    def reset(self) -> None:
+        """A reset of the drive: commands under way are gone, volatile settings too."""
+        self.abort_all()
+        self.device.reset()
+
+    def power_off(self) -> None:
+        if self.device.disk.powered:
+            self.abort_all()
+            self.device.power_off()
+            self.drop()
+
+    def power_on(self) -> None:
+        if not self.device.disk.powered:
+            self.device.power_on()
+
+    def add(self, text: str) -> None:
+        """Let a lie or a fault begin; UsageError for one that there is not, or not for such a drive."""
+        behaviour = make(text)
+        if self.kind not in behaviour.kinds:
+            raise UsageError(
+                f"drive {self.name}: {behaviour.name} means nothing to a drive of kind {self.kind}"
+            )
+        self.device.disk.add(behaviour)
+
+    async def tick(self) -> None:
+        """Keep an erase going while nobody asks."""
+        while True:
+            await asyncio.sleep(STEP)
+            if self.device.disk.job is not None and not self._busy():
+                self.settle()
+
+    def _busy(self) -> bool:
+        """Whether a command is being carried out that does this by itself."""
+        return False
+
+    def settle(self) -> None:
+        """Bring the drive to where the clock is; connections go with the power."""
+        life = self.device.disk.state.power_cycles
+        self.device.settle()
+        if self.device.disk.state.power_cycles != life:
+            self.drop()
+
+    def close(self) -> None:
+        self.abort_all()
+        self.device.disk.flush()
+        with contextlib.suppress(OSError):
+            self.device.disk.media.close()
+
+
+@dataclass(slots=True, kw_only=True)
+class Served(ServedDrive):
+    """``unit`` under the iSCSI name ``iqn``."""
+
+    iqn: str
+    unit: Unit
+    _turn: asyncio.Lock = field(default_factory=asyncio.Lock)
+
+    @property
+    def device(self) -> Unit:
+        return self.unit
+
+    @property
+    def kind(self) -> str:
+        return "sata" if isinstance(self.unit, SataDrive) else "scsi"
+
+    @property
+    def address(self) -> str:
+        return self.iqn
 
     async def run(self, command: Command) -> Reply | None:
         """Carry a command out in its turn. None: there will be no answer, the drive lost power meanwhile."""
@@ -48,68 +167,17 @@ class Served:
         if self.unit.disk.state.power_cycles != life:
             self.drop()
             return None
-        await asyncio.sleep(self._pause(wait.until))
+        await asyncio.sleep(self.pause(wait.until))
         if self.unit.disk.clock() >= wait.until:
             return wait.finish()
         self.unit.settle()
         return wait
 
-    def _pause(self, until: float) -> float:
-        return min(_STEP, max(0.0, until - self.unit.disk.clock())) if math.isfinite(until) else _STEP
-
-    def follow(self, task: asyncio.Task[Reply | None]) -> None:
-        """A command that a reset or a power cut must end."""
-        self._under_way[task] = None
-        task.add_done_callback(lambda done: self._under_way.pop(done, None))
-
-    def drop(self) -> None:
-        """End every connection to the drive."""
-        for tell in list(self.dropped):
-            tell()
-
-    def abort_all(self) -> None:
-        for task in list(self._under_way):
-            task.cancel()
-
-    # --- what a person does to it
-
-    def reset(self) -> None:
-        """A logical unit reset: commands under way are gone, volatile settings too."""
-        self.abort_all()
-        self.unit.reset()
+    def _busy(self) -> bool:
+        return self._turn.locked()
 
     def abort(self, task: asyncio.Task[Reply | None]) -> None:
         """Give one command up; a SATA translator can only do so by resetting the link."""
         task.cancel()
         if isinstance(self.unit, SataDrive):
             self.unit.ata.hardware_reset()
-
-    def power_off(self) -> None:
-        if self.unit.disk.powered:
-            self.abort_all()
-            self.unit.power_off()
-            self.drop()
-
-    def power_on(self) -> None:
-        if not self.unit.disk.powered:
-            self.unit.power_on()
-
-    def add(self, text: str) -> None:
-        """Let a lie or a fault begin; UsageError for one that there is not."""
-        self.unit.disk.add(make(text))
-
-    async def tick(self) -> None:
-        """Keep an erase going while nobody asks."""
-        while True:
-            await asyncio.sleep(_STEP)
-            if self.unit.disk.job is not None and not self._turn.locked():
-                life = self.unit.disk.state.power_cycles
-                self.unit.settle()
-                if self.unit.disk.state.power_cycles != life:
-                    self.drop()
-
-    def close(self) -> None:
-        self.abort_all()
-        self.unit.disk.flush()
-        with contextlib.suppress(OSError):
-            self.unit.disk.media.close()

@@ -11,9 +11,12 @@ from teeth.errors import TeethError
 from teeth.lab.drives.control import Control, listen
 from teeth.lab.drives.media import FileMedia, Media, MemoryMedia
 from teeth.lab.drives.model import StateStore
+from teeth.lab.drives.nvme import NvmeController, NvmeSpec
+from teeth.lab.drives.nvme.served import ServedNvme
+from teeth.lab.drives.nvme.target import Target as NvmeTarget
 from teeth.lab.drives.sata import SataDrive
 from teeth.lab.drives.scsi import ScsiDrive
-from teeth.lab.drives.served import Served
+from teeth.lab.drives.served import Served, ServedDrive
 from teeth.lab.drives.spec import DriveEntry, ServeSpec
 from teeth.lab.drives.target import Target
 from teeth.lab.drives.unit import Unit
@@ -23,20 +26,28 @@ IQN = "iqn.2015-01.lab.teeth"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Serving:
-    """What is served: the target, and each drive's address."""
+    """What is served: ``drives`` by iSCSI at ``host`` and ``port``, ``nvme`` drives by NVMe/TCP."""
 
     target: Target
     drives: tuple[Served, ...]
     host: str
     port: int
+    nvme: tuple[ServedNvme, ...] = ()
 
-    def url(self, served: Served) -> str:
-        """As libiscsi and QEMU write it."""
-        host = f"[{self.host}]" if ":" in self.host else self.host
-        return f"iscsi://{host}:{self.port}/{served.iqn}/0"
+    @property
+    def all(self) -> tuple[ServedDrive, ...]:
+        return (*self.drives, *self.nvme)
+
+    def url(self, served: ServedDrive) -> str:
+        """As libiscsi and QEMU write it; of an NVMe drive `nvme-tcp://ADDRESS:PORT/NQN`."""
+        way, (host, port) = "iscsi", (self.host, self.port)
+        if isinstance(served, ServedNvme):
+            way, (host, port) = "nvme-tcp", served.portal
+        host = f"[{host}]" if ":" in host else host
+        return f"{way}://{host}:{port}/{served.address}" + ("/0" if way == "iscsi" else "")
 
 
-def make_drive(entry: DriveEntry, *, clock: Callable[[], float] = time.monotonic) -> Unit:
+def make_drive(entry: DriveEntry, *, clock: Callable[[], float] = time.monotonic) -> Unit | NvmeController:
     """The drive of an entry over its file, or over memory. The state lies beside the file, in `FILE.json`.
 
     The drive was powered down since, so it comes up with a power cycle, as a real one would.
@@ -50,24 +61,39 @@ def make_drive(entry: DriveEntry, *, clock: Callable[[], float] = time.monotonic
             raise TeethError(f"drive {entry.spec.name}: there is no folder {entry.file.parent}")
         media = FileMedia(entry.file, entry.spec.media_size)
         store = StateStore(entry.file.with_name(entry.file.name + ".json"))
+    if isinstance(entry.spec, NvmeSpec):
+        return NvmeController(entry.spec, media, clock=clock, store=store)
     kind = SataDrive if entry.kind == "sata" else ScsiDrive
     return kind(entry.spec, media, clock=clock, store=store)
+
+
+def _served(entry: DriveEntry) -> Served | ServedNvme:
+    made, name = make_drive(entry), entry.spec.name
+    if isinstance(made, NvmeController):
+        return ServedNvme(name=name, controller=made)
+    return Served(name=name, iqn=f"{IQN}:{name}", unit=made)
 
 
 @asynccontextmanager
 async def serve(spec: ServeSpec) -> AsyncIterator[Serving]:
     """Serve the drives of ``spec`` while the block runs. Raises TeethError for what cannot be had."""
     async with AsyncExitStack() as stack:
-        drives = []
+        drives: list[Served] = []
+        nvme: list[ServedNvme] = []
         for entry in spec.drives:
-            unit = make_drive(entry)
-            name = entry.spec.name
-            served = Served(name=name, iqn=f"{IQN}:{name}", unit=unit)
+            served = _served(entry)
             stack.callback(served.close)
             for text in entry.behaviours:
                 served.add(text)
-            drives.append(served)
-        await stack.enter_async_context(listen(Control(drives), spec.control))
-        target = Target(drives, user=spec.user, secret=spec.secret)
-        host, port = await stack.enter_async_context(target.listen(spec.host, spec.port))
-        yield Serving(target=target, drives=tuple(drives), host=host, port=port)
+            if isinstance(served, ServedNvme):
+                nvme.append(served)
+            else:
+                drives.append(served)
+        await stack.enter_async_context(listen(Control([*drives, *nvme]), spec.control))
+        target, host, port = Target(drives, user=spec.user, secret=spec.secret), "", 0
+        if drives:
+            host, port = await stack.enter_async_context(target.listen(spec.host, spec.port))
+        if nvme:
+            over_nvme = NvmeTarget(nvme, advertised=spec.nvme_advertised)
+            await stack.enter_async_context(over_nvme.listen(spec.nvme_host, spec.nvme_port))
+        yield Serving(target=target, drives=tuple(drives), host=host, port=port, nvme=tuple(nvme))

@@ -13,9 +13,11 @@ from typing import Any
 from teeth.errors import UsageError
 from teeth.lab.drives.behaviours import make
 from teeth.lab.drives.model import DriveSpec, Medium, Method
+from teeth.lab.drives.nvme import NamespaceSpec, NvmeSpec
 
 DRIVES_MAX = 64
 PORT = 3260
+NVME_PORT = 4420
 _NAME = re.compile(r"[a-z0-9][a-z0-9.-]{0,62}")
 _SIZE = re.compile(r"(\d+) ?(B|KiB|MiB|GiB|TiB)")
 _UNITS = {"B": 1, "KiB": 1 << 10, "MiB": 1 << 20, "GiB": 1 << 30, "TiB": 1 << 40}
@@ -34,6 +36,9 @@ class SpecError(UsageError):
         self.lines = lines
 
 
+KINDS = ("sata", "scsi", "nvme")
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DriveEntry:
     """One [[drive]]: what it is, where it lies (None: in memory) and what is wrong with it from the start."""
@@ -46,7 +51,11 @@ class DriveEntry:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ServeSpec:
-    """The whole file. Without ``user`` no initiator must prove itself."""
+    """The whole file. Without ``user`` no initiator must prove itself.
+
+    ``nvme_host``, ``nvme_port``: where NVMe drives are listened at; ``nvme_advertised``: the address that
+    their discovery service says instead.
+    """
 
     host: str
     port: int
@@ -54,6 +63,9 @@ class ServeSpec:
     drives: tuple[DriveEntry, ...]
     user: str = ""
     secret: str = ""
+    nvme_host: str = "127.0.0.1"
+    nvme_port: int = 0
+    nvme_advertised: str = ""
 
 
 def load(path: Path) -> ServeSpec:
@@ -71,7 +83,9 @@ def parse(value: Mapping[str, Any], path: Path) -> ServeSpec:
     """What the file says, checked; see load."""
     mistakes: list[str] = []
     top = _Table(value, str(path), mistakes)
-    host, port = _listen(top)
+    host, port = _listen(top, "listen", f"127.0.0.1:{PORT}")
+    nvme = _listen(top, "nvme_listen", f"{f'[{host}]' if ':' in host else host}:{NVME_PORT if port else 0}")
+    advertised = _advertised(top)
     control = path.parent / top.text("control", f"{path.stem}.control")
     user, secret = top.text("user", ""), top.text("secret", "")
     if bool(user) != bool(secret):
@@ -89,11 +103,23 @@ def parse(value: Mapping[str, Any], path: Path) -> ServeSpec:
     _twice(found, path, mistakes)
     if mistakes:
         raise SpecError(mistakes)
-    return ServeSpec(host=host, port=port, control=control, drives=tuple(found), user=user, secret=secret)
+    return ServeSpec(
+        host=host, port=port, control=control, drives=tuple(found), user=user, secret=secret,
+        nvme_host=nvme[0], nvme_port=nvme[1], nvme_advertised=advertised,
+    )  # fmt: skip
 
 
-def _listen(top: _Table) -> tuple[str, int]:
-    text = top.text("listen", f"127.0.0.1:{PORT}")
+def _advertised(top: _Table) -> str:
+    text = top.text("nvme_advertise", "")
+    try:
+        return str(ipaddress.ip_address(text)) if text else ""
+    except ValueError:
+        top.mistake(f"nvme_advertise = {text!r} is not an address")
+        return ""
+
+
+def _listen(top: _Table, name: str, default: str) -> tuple[str, int]:
+    text = top.text(name, default)
     host, _, port = text.rpartition(":")
     try:
         address = str(ipaddress.ip_address(host.strip("[]")))
@@ -101,7 +127,7 @@ def _listen(top: _Table) -> tuple[str, int]:
         if not 0 <= number <= 65535:
             raise ValueError
     except ValueError:
-        top.mistake(f"listen = {text!r} is not ADDRESS:PORT")
+        top.mistake(f"{name} = {text!r} is not ADDRESS:PORT")
         return "127.0.0.1", 0
     return address, number
 
@@ -118,20 +144,21 @@ def _twice(drives: list[DriveEntry], path: Path, mistakes: list[str]) -> None:
 
 def _drive(table: _Table, folder: Path, number: int) -> DriveEntry | None:
     before = len(table.mistakes)
-    kind = table.choice("kind", ("sata", "scsi"))
+    kind = table.choice("kind", KINDS)
     name = table.text("name", "")
     if not _NAME.fullmatch(name):
         table.mistake(
             f"name {name!r} is not lower-case letters, digits, dots and hyphens" if name else "no name"
         )
     table.where = f"{table.where} {name}".rstrip()
-    sector = table.number("sector", 512)
+    nvme = kind == "nvme"
+    sector = 512 if nvme else table.number("sector", 512)
     blocks = _blocks(table, sector)
     parts = {
         "blocks": blocks,
         "name": name or f"drive{number}",
         "sector": sector,
-        "medium": Medium(table.choice("medium", ("ssd", "hdd"), "ssd")),
+        "medium": Medium.SSD if nvme else Medium(table.choice("medium", ("ssd", "hdd"), "ssd")),
         "serial": table.text("serial", f"TEETH{number:04d}"),
         "wwn": table.text("wwn", f"5000c5007ee7{number:04x}"),
         "sanitizes": _sanitizes(table),
@@ -140,12 +167,12 @@ def _drive(table: _Table, folder: Path, number: int) -> DriveEntry | None:
     if parts["medium"] is Medium.HDD and "unmap" not in parts:
         parts["unmap"] = False
     file = table.text("file", "")
-    behaviours = _behaviours(table)
+    behaviours = _behaviours(table, kind)
     table.leftovers()
     if len(table.mistakes) > before:
         return None
     try:
-        spec = DriveSpec(**parts)
+        spec = NvmeSpec(**parts) if nvme else DriveSpec(**parts)
     except UsageError as error:
         table.mistake(error.message.removeprefix(f"drive {name}: "))
         return None
@@ -175,33 +202,58 @@ def _sanitizes(table: _Table) -> frozenset[Method]:
     return frozenset(_SANITIZES[name] for name in names if name in _SANITIZES)
 
 
+def _namespaces(table: _Table) -> tuple[NamespaceSpec, ...]:
+    """`namespaces = [{ size = "8 MiB", sector = 4096, attached = false }, ...]`."""
+    found = []
+    for entry in table.tables("namespaces"):
+        sector = entry.number("sector", 512)
+        blocks = _blocks(entry, 512)
+        found.append(NamespaceSpec(blocks=blocks, sector=sector, attached=entry.switch("attached", True)))
+        entry.leftovers()
+    return tuple(found)
+
+
 _TEXTS = ("vendor", "product", "revision", "crypto_leaves")
-_NUMBERS = ("physical", "rpm", "spares")
-_SWITCHES = ("unmap", "write_cache", "descriptor_sense")
-_SATA_TEXTS = ("password", "master_password", "hidden_by")
-_SATA_NUMBERS = ("hidden", "overlaid")
-_SATA_SWITCHES = ("security", "frozen")
+_NUMBERS = ("spares",)
+_SWITCHES = ("unmap", "write_cache")
+# What only some kinds have: texts, numbers, switches.
+_OF_KIND: dict[str, tuple[tuple[str, ...], tuple[str, ...], tuple[str, ...]]] = {
+    "scsi": ((), ("physical", "rpm"), ("descriptor_sense",)),
+    "sata": (
+        ("password", "master_password", "hidden_by"),
+        ("physical", "rpm", "hidden", "overlaid"),
+        ("descriptor_sense", "security", "frozen"),
+    ),
+    "nvme": (
+        ("nqn", "no_deallocate"),
+        ("slots",),
+        ("format_all", "erase_all", "formats", "crypto_format", "manages", "first_slot_fixed"),
+    ),
+}
 
 
 def _rest(table: _Table, kind: str) -> dict[str, Any]:
     """The settings that go to the drive as they are; those it has not are left to its defaults."""
-    sata = kind == "sata"
+    texts, numbers, switches = _OF_KIND[kind]
     getters: tuple[tuple[tuple[str, ...], Callable[[str, Any], Any], Any], ...] = (
-        (_TEXTS + (_SATA_TEXTS if sata else ()), table.text, ""),
-        (_NUMBERS + (_SATA_NUMBERS if sata else ()), table.number, 0),
-        (_SWITCHES + (_SATA_SWITCHES if sata else ()), table.switch, False),
+        (_TEXTS + texts, table.text, ""),
+        (_NUMBERS + numbers, table.number, 0),
+        (_SWITCHES + switches, table.switch, False),
     )
     found = {name: get(name, default) for names, get, default in getters for name in names if table.has(name)}
     if table.has("erase_seconds"):
         found["erase_seconds"] = table.decimal("erase_seconds")
+    if kind == "nvme" and table.has("namespaces"):
+        found["namespaces"] = _namespaces(table)
     return found
 
 
-def _behaviours(table: _Table) -> tuple[str, ...]:
+def _behaviours(table: _Table, kind: str) -> tuple[str, ...]:
     names = (*table.texts("lies", []), *table.texts("faults", []))
     for name in names:
         try:
-            make(name)
+            if kind not in make(name).kinds:
+                table.mistake(f"{name.partition(':')[0]} means nothing to a drive of kind {kind}")
         except UsageError as error:
             table.mistake(str(error))
     return names

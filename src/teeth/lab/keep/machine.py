@@ -112,7 +112,7 @@ class KeptMachine:
             except TeethError as error:
                 await life.aclose()
                 raise _clearer(error) from error
-        for drive in self._serving.drives if self._serving else ():
+        for drive in self._serving.all if self._serving else ():
             drive.power_on()
         self._life, self._running = life, running
         self._lives += 1
@@ -125,14 +125,14 @@ class KeptMachine:
         life, self._life, self._running = self._life, None, None
         if life is not None:
             await life.aclose()
-            for drive in self._serving.drives if self._serving else ():
+            for drive in self._serving.all if self._serving else ():
                 drive.power_off()
 
     def _machine(self) -> Machine:
         machine = self._description.machine
         urls = [*self._description.urls]
         if self._serving is not None:
-            for drive in self._serving.drives:
+            for drive in self._serving.all:
                 drive.power_on()
             urls += [self._serving.url(drive) for drive in self._serving.drives]
         boot = machine.boot

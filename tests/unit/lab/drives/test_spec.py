@@ -70,7 +70,7 @@ def test_a_good_file(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("old", "new", "said"),
     [
-        ('kind = "sata"', 'kind = "nvme"', "kind 'nvme' is none of sata, scsi"),
+        ('kind = "sata"', 'kind = "nvm"', "kind 'nvm' is none of sata, scsi, nvme"),
         ('kind = "sata"\n', "", "no kind"),
         ('name = "sata0"', 'name = "SATA 0"', "name 'SATA 0'"),
         ('name = "sata0"', 'name = "sas0"', "name sas0 appears twice"),

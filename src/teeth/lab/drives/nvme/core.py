@@ -42,7 +42,7 @@ class Operation:
     effects: int = 0
 
 
-@dataclass(slots=True, kw_only=True)
+@dataclass(slots=True, kw_only=True, eq=False)
 class Host:
     """What a controller keeps for one association: features of its own, events that wait to be told."""
 
