@@ -107,7 +107,7 @@ def test_a_controller() -> None:
     assert found.can_format
     assert found.can_crypto_format
     assert found.manages_namespaces
-    assert not found.formats_all_at_once
+    assert not found.erases_all_at_once
     assert found.shared
     assert found.actions == {Action.CRYPTO, Action.BLOCK}
     assert found.inhibits_no_deallocate
@@ -118,9 +118,9 @@ def test_a_controller() -> None:
     ("words", "attribute", "value"),
     [
         ({"fna": 0x04}, "can_crypto_format", False),  # no format at all
-        ({"oacs": 0x02, "fna": 0x01}, "formats_all_at_once", True),
-        ({"oacs": 0x02, "fna": 0x02}, "formats_all_at_once", True),
-        ({"oacs": 0x02, "fna": 0x0C}, "formats_all_at_once", False),
+        ({"oacs": 0x02, "fna": 0x01}, "erases_all_at_once", False),
+        ({"oacs": 0x02, "fna": 0x02}, "erases_all_at_once", True),
+        ({"oacs": 0x02, "fna": 0x0D}, "erases_all_at_once", False),
         ({"sanicap": 0x4}, "actions", frozenset({Action.OVERWRITE})),
         ({"sanicap": 0}, "actions", frozenset()),
         ({"cmic": 0x8}, "shared", False),
@@ -169,7 +169,9 @@ def test_the_sanitize_log() -> None:
     assert found.passes == 2
     assert found.global_data_erased
     assert (found.cdw10, found.action, found.exit_allowed) == (0x21B, Action.OVERWRITE, True)
-    assert found.estimate(Action.OVERWRITE) == 86400
+    # What is told is the time of sixteen passes.
+    assert found.estimate(Action.OVERWRITE) == 5400
+    assert found.estimate(Action.OVERWRITE, passes=16) == 86400
     assert found.estimate(Action.BLOCK) is None
     assert found.estimate(Action.BLOCK, no_deallocate=True) == 10
     assert found.estimate(Action.CRYPTO) == 2
@@ -230,6 +232,10 @@ def test_lists_that_are_none(ids: tuple[int, ...]) -> None:
         (
             sanitize_command(Action.OVERWRITE, passes=16, no_deallocate=True), 0x203, 0,
             "nvme sanitize /dev/nvme0 --sanact=3 --no-dealloc --owpass=0 --ovrpat=0x0",
+        ),
+        (
+            sanitize_command(Action.BLOCK, mark=1), 0x012, 0,
+            "nvme sanitize /dev/nvme0 --sanact=2 --owpass=1",
         ),
         (
             sanitize_command(Action.EXIT_FAILURE, exit_allowed=True), 0x001, 0,

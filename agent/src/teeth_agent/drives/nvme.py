@@ -96,14 +96,17 @@ def sanitize_command(
     passes: int = 1,
     pattern: int = 0,
     no_deallocate: bool = False,
+    mark: int = 0,
     device: str = "/dev/nvme0",
 ) -> NvmeCommand:
     """Sanitize (5.24). ``exit_allowed`` is AUSE: after a failure the drive may be used again unsanitized.
 
-    ``passes`` (1 to 16) and ``pattern`` (32 bits) are for overwriting only. ValueError for no command.
+    ``passes`` (1 to 16) and ``pattern`` (32 bits) are for overwriting only. Other actions ignore the field of
+    the passes: a ``mark`` (0 to 15) there tells this command from others in the log. ValueError for what is
+    no command.
     """
     action = Action(action)
-    if not 1 <= passes <= 16 or not 0 <= pattern <= 0xFFFFFFFF:
+    if not 1 <= passes <= 16 or not 0 <= pattern <= 0xFFFFFFFF or not 0 <= mark <= 15:
         raise ValueError(f"{passes} passes of {pattern:#x} cannot be asked for")
     cdw10, cdw11, words = int(action), 0, ["nvme", "sanitize", device, f"--sanact={int(action)}"]
     if action is not Action.EXIT_FAILURE:
@@ -113,6 +116,9 @@ def sanitize_command(
         if no_deallocate:
             cdw10 |= 0x200
             words.append("--no-dealloc")
+    if mark and action in (Action.BLOCK, Action.CRYPTO):
+        cdw10 |= mark << 4
+        words.append(f"--owpass={mark}")
     if action is Action.OVERWRITE:
         cdw10 |= (passes & 0xF) << 4  # 0 means sixteen
         cdw11 = pattern

@@ -81,9 +81,10 @@ class Controller:
         return bool(self.oacs & 0x08)
 
     @property
-    def formats_all_at_once(self) -> bool:
-        """FNA bit 0 or 1: a format that erases reaches every namespace, whichever it is sent to."""
-        return bool(self.fna & 0x03)
+    def erases_all_at_once(self) -> bool:
+        """FNA bit 1: a format's secure erase reaches every namespace, whichever it is sent to. Bit 0 is not
+        enough: it is about formats, secure erase excluded."""
+        return bool(self.fna & 0x02)
 
     @property
     def actions(self) -> frozenset[Action]:
@@ -144,7 +145,8 @@ class Namespace:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SanitizeLog:
-    """The sanitize status log page, 81h. Estimates in seconds, None where the drive does not tell.
+    """The sanitize status log page, 81h. Estimates in seconds, as told, of overwrite, block and crypto erase;
+    None where the drive does not tell. ``estimate`` makes sense of them.
 
     ``state`` is None for a reserved value. ``passes``: overwrite passes completed. ``cdw10`` is that of the
     Sanitize command that it tells of.
@@ -178,13 +180,17 @@ class SanitizeLog:
     def complete(self) -> bool:
         return self.state in (Sanitizing.DONE, Sanitizing.DONE_FORCED_DEALLOCATE)
 
-    def estimate(self, action: Action, *, no_deallocate: bool = False) -> int | None:
+    def estimate(self, action: Action, *, passes: int = 1, no_deallocate: bool = False) -> int | None:
         """Seconds that the drive says this action takes; without deallocation where that is told apart."""
         index = {Action.OVERWRITE: 0, Action.BLOCK: 1, Action.CRYPTO: 2}.get(action)
         if index is None:
             return None
         kept = self.estimates_no_deallocate[index] if no_deallocate else None
-        return kept if kept is not None else self.estimates[index]
+        seconds = kept or self.estimates[index]
+        if seconds is None or action is not Action.OVERWRITE:
+            return seconds
+        # What is told is the time of sixteen passes.
+        return -(-seconds * passes // 16)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -292,9 +298,9 @@ def parse_firmware_log(data: bytes) -> FirmwareLog:
 
 
 def _seconds(data: bytes, offset: int) -> int | None:
+    """None is "not reported"; zero means that the operation is over when the command is."""
     value = _number(data, offset, 4)
-    # A drive of an older revision of the standard leaves the fields behind 20 bytes zero.
-    return None if value in (0, _UNKNOWN_SECONDS) else value
+    return None if value == _UNKNOWN_SECONDS else value
 
 
 def _number(data: bytes, offset: int, size: int) -> int:

@@ -289,9 +289,13 @@ class ScsiDrive:
 
         The protection type is asked for first: DeviceError if the unit does not tell it.
         """
-        command = format_command(self._protection(), device=self.device)
+        command = self.format_order()
         self.order(command)
         return command
+
+    def format_order(self) -> ScsiCommand:
+        """The format that keeps what the unit is now, not yet sent."""
+        return format_command(self._protection(), device=self.device)
 
     def _protection(self) -> int:
         try:

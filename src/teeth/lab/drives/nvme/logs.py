@@ -113,7 +113,10 @@ def _sanitize(core: Core, host: Host) -> bytes:
         (12, Method.SANITIZE_BLOCK),
         (16, Method.SANITIZE_CRYPTO),
     ):
-        estimate = math.ceil(core.spec.seconds(method)) if method in core.spec.sanitizes else _UNKNOWN
+        # What is told of an overwrite is the time of sixteen passes.
+        passes = 16 if method is Method.SANITIZE_OVERWRITE else 1
+        known = method in core.spec.sanitizes
+        estimate = math.ceil(core.spec.seconds(method, passes)) if known else _UNKNOWN
         put(data, at, 4, estimate)
         put(data, at + 12, 4, estimate)
     return bytes(data)
