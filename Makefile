@@ -1,6 +1,6 @@
 # `make help` is the contract. Every target does the set-up it needs; a second run repeats nothing.
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-fast fuzz sim lies test-lab image guest lab bench lint types fmt schemas clean
+.PHONY: help setup demo test test-fast fuzz sim lies test-lab image guest lab bench bench-erase lint types fmt schemas clean
 TEETH := .venv/bin/teeth
 PYTEST := .venv/bin/python -m pytest
 # Two for each processor: many tests wait for a process, a timer or a disk.
@@ -53,11 +53,15 @@ guest: setup ## Build the operating system image that the demo deploys: build/gu
 lab: setup ## Find the accelerator that truly works here and show what the lab can do
 	@$(TEETH) lab probe
 
-bench: setup image ## Measure the JSON reader, pings under load, boot to dial-home, memory, many at once: build/bench/*.json
+bench: setup image ## Measure the JSON reader, pings under load, boot to dial-home, memory, many at once, erasing: build/bench/*.json
 	@.venv/bin/python bench/strictjson.py
 	@.venv/bin/python bench/ping.py
 	@.venv/bin/python bench/boot.py
 	@.venv/bin/python bench/many.py
+	@.venv/bin/python bench/erase.py
+
+bench-erase: setup ## Measure overwriting and reading back beside nwipe, shred, dd, blkdiscard: build/bench/erase.json
+	@.venv/bin/python bench/erase.py
 
 lint: setup ## ruff, import-linter, dib-lint, shellcheck
 	@.venv/bin/ruff check .

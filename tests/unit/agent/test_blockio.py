@@ -8,7 +8,7 @@ import subprocess
 
 import pytest
 
-from teeth_agent.blockio import aligned_buffer, open_device
+from teeth_agent.blockio import ZonedDevice, aligned_buffer, open_device, zones_of
 from teeth_agent.errors import DeviceError
 
 SIZE = 8 << 20
@@ -117,3 +117,9 @@ def test_a_folder_is_no_device(tmp_path):
     with pytest.raises(DeviceError) as caught, open_device(str(tmp_path), write=False):
         pass
     assert caught.value.code == "open_failed"
+
+
+def test_files_and_loop_devices_have_no_zones(path):
+    with open_device(path, write=False) as device:
+        assert isinstance(device, ZonedDevice)
+        assert zones_of(device) == ()
