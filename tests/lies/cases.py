@@ -80,6 +80,7 @@ def draw_slot(method: Method, dice: random.Random, *, lies: tuple[str, ...] = ()
         "erase_seconds": dice.choice((0.0, 2.0, 2.0, 30.0, 90.0, 300.0, 1800.0)),
         "sanitizes": _sanitizes(method, spins, dice),
         "security": "security" in method.value,
+        "enhanced": method is not Method.ATA_SECURITY_ERASE,
     }
     if kind == "sata":
         spec |= _hidden(blocks, dice)

@@ -8,10 +8,9 @@ from collections.abc import Callable
 from lies.cases import HONEST, kinds_of
 from teeth.lab.drives.behaviours import BEHAVIOURS
 from teeth.lab.drives.lies import LIES
-from teeth.lab.drives.nvmelies import NVME_LIES
 from teeth_agent.erase.model import Method
 
-LIE_NAMES: tuple[str, ...] = tuple(kind.name for kind in (*LIES, *NVME_LIES))
+LIE_NAMES: tuple[str, ...] = tuple(kind.name for kind in LIES)
 
 # Nothing that can be read, written, asked or reset shows these; why, for the auditors' page.
 UNDETECTABLE: dict[str, str] = {

@@ -129,6 +129,8 @@ class AtaDevice:
     def start_security_erase(self, data: bytes) -> AtaAnswer:
         self.security.allow_erase(data)
         enhanced = bool(data[0] & 0x02)
+        if enhanced and not self.disk.spec.enhanced:
+            raise AtaError
         method = Method.SECURITY_ERASE_ENHANCED if enhanced else Method.SECURITY_ERASE
         outcome: list[bool] = []
         spans = [self.disk.all_blocks] if enhanced else [(0, self.disk.accessible)]

@@ -94,9 +94,9 @@ def _erasing(disk: Disk, security: SecurityModel, words: list[int]) -> None:
         words[105], words[169] = TRIM_BLOCKS, 0x0001
     if spec.security:
         words[89] = _minutes(spec.seconds(Method.SECURITY_ERASE))
-        words[90] = _minutes(spec.seconds(Method.SECURITY_ERASE_ENHANCED))
+        words[90] = _minutes(spec.seconds(Method.SECURITY_ERASE_ENHANCED)) if spec.enhanced else 0
         words[92] = security.kept.master_id
-        words[128] = 0x0001 | 0x0020
+        words[128] = 0x0001 | (0x0020 if spec.enhanced else 0)
         words[128] |= 0x0002 if security.enabled else 0
         words[128] |= 0x0004 if security.locked else 0
         words[128] |= 0x0008 if security.frozen else 0

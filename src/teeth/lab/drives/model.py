@@ -51,7 +51,7 @@ class DriveSpec:
     keeps its old content there. ``erase_seconds`` overrides how long device-side erases take. ``hidden``
     blocks at the end lie in a host protected area from the factory (SATA; behind an accessible max address
     with ``hidden_by`` "ama"), ``overlaid`` ones behind those are taken by a device configuration overlay.
-    ``sanitizes``: the methods it has.
+    ``sanitizes``: the methods it has; ``enhanced``: the security feature set has the enhanced erase too.
     Raises UsageError for what no drive can be.
     """
 
@@ -68,6 +68,7 @@ class DriveSpec:
     rpm: int = 7200
     sanitizes: frozenset[Method] = SANITIZES
     security: bool = True
+    enhanced: bool = True
     frozen: bool = False
     unmap: bool = True
     write_cache: bool = True

@@ -222,7 +222,7 @@ _OF_KIND: dict[str, tuple[tuple[str, ...], tuple[str, ...], tuple[str, ...]]] = 
     "sata": (
         ("password", "master_password", "hidden_by"),
         ("physical", "rpm", "hidden", "overlaid"),
-        ("descriptor_sense", "security", "frozen"),
+        ("descriptor_sense", "security", "enhanced", "frozen"),
     ),
     "nvme": (
         ("nqn", "no_deallocate"),

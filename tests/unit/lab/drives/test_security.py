@@ -218,3 +218,13 @@ def test_erase_times_are_said_in_pairs_of_minutes() -> None:
     assert Rig("sata", erase_seconds=600.0).word(89) == 5
     assert Rig("sata", erase_seconds=600.0).word(90) == 5
     assert Rig("sata", erase_seconds=86400.0).word(89) == 255
+
+
+def test_a_drive_without_enhanced_erase_says_so_and_refuses_it() -> None:
+    drive = Rig("sata", enhanced=False)
+    assert drive.word(128) & 0x20 == 0
+    drive.ata_good(SET, data=password_data(USER))
+    drive.ata_good(PREPARE)
+    assert drive.ata_error(ERASE, data=password_data(USER, enhanced=True)) == ABRT
+    drive.ata_good(PREPARE)
+    drive.ata_good(ERASE, data=password_data(USER))
