@@ -55,3 +55,10 @@ def codes_only(sense: bytes) -> bytes:
         return sense
     key, asc, ascq = sense[1:4] if sense[0] & 0x7F == 0x72 else (sense[2] & 0x0F, sense[12], sense[13])
     return bytes((0x70, 0, key, 0, 0, 0, 0, 10, 0, 0, 0, 0, asc, ascq, 0, 0, 0, 0))
+
+
+def without_log_index(sense: bytes) -> bytes:
+    """A translator that keeps no log of results."""
+    if not sense or sense[0] & 0x7F != 0x70:
+        return sense
+    return sense[:8] + bytes((sense[8] & 0xF0,)) + sense[9:]

@@ -22,6 +22,7 @@ from teeth.lab.drives.submission import NvmeCommand, NvmeReply
 
 _CACHE_BYTES = 8 << 20  # a small drive's write cache
 _NOISE = 1 << 20
+_ROUNDING = 1e-9
 
 
 class Behaviour:
@@ -423,7 +424,8 @@ class Disk:
         job = self.job
         if job is None or not self.powered:
             return
-        fraction = self.fraction()
+        # The time that was named for a fraction is that fraction, whatever rounding makes of it.
+        fraction = self.fraction() + _ROUNDING
         if job.cut_at is not None and fraction >= job.cut_at:
             self._advance(job, job.cut_at)
             # Time stops for the job here: what it does after that is lost with the power.

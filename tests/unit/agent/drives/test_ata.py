@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fakes.ata_port import RigPort, codes_only
+from fakes.ata_port import RigPort, codes_only, without_log_index
 from fakes.drive_rig import Rig
 from teeth.lab.drives.model import Medium, Method
 from teeth.lab.drives.sense import BUS_RESET
@@ -155,13 +155,6 @@ def test_an_address_that_fixed_format_cuts_off(
     if not log:
         port.strip = without_log_index
     assert drive.native_sectors(lba48=True) == found
-
-
-def without_log_index(sense: bytes) -> bytes:
-    """A translator that keeps no log of results."""
-    if not sense or sense[0] & 0x7F != 0x70:
-        return sense
-    return sense[:8] + bytes((sense[8] & 0xF0,)) + sense[9:]
 
 
 def test_registers_that_got_lost_are_unknown() -> None:
