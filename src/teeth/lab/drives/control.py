@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-import os
 import socket
 import stat
 from collections.abc import AsyncIterator, Mapping, Sequence
@@ -13,14 +12,13 @@ from pathlib import Path
 from typing import Any
 
 from teeth.errors import TeethError, UsageError
-from teeth.lab.drives.media import FileMedia
 from teeth.lab.drives.nvme.served import ServedNvme
 from teeth.lab.drives.sata import SataDrive
 from teeth.lab.drives.served import Served, ServedDrive
+from teeth.lab.unixpath import short
 
 _LINE_MAX = 64 << 10
 _SECONDS = 30.0
-_SOCKET_PATH_MAX = 107  # sun_path, unix(7)
 
 
 class Control:
@@ -81,9 +79,6 @@ def describe(served: ServedDrive) -> dict[str, Any]:
         "name": served.name,
         "kind": served.kind,
         "nqn" if isinstance(served, ServedNvme) else "iqn": served.address,
-        "serial": disk.spec.serial,
-        "sector": disk.spec.sector,
-        "file": str(disk.media.path.resolve()) if isinstance(disk.media, FileMedia) else None,
         "powered": disk.powered,
         "power_cycles": disk.state.power_cycles,
         "blocks": disk.accessible,
@@ -109,9 +104,6 @@ def describe(served: ServedDrive) -> dict[str, Any]:
 @asynccontextmanager
 async def listen(control: Control, path: Path) -> AsyncIterator[None]:
     """Answer requests while the block runs. Raises TeethError when the socket cannot be made."""
-    if len(os.fsencode(path)) > _SOCKET_PATH_MAX:
-        raise TeethError(f"control socket {path}: the path is longer than {_SOCKET_PATH_MAX} bytes")
-
     under_way: dict[asyncio.Task[None], None] = {}
 
     async def connected(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -158,7 +150,8 @@ def _socket(path: Path) -> socket.socket:
     """Bound, and only the owner's."""
     made = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     try:
-        made.bind(str(path))
+        with short(path) as address:
+            made.bind(address)
         path.chmod(0o600)
     except OSError:
         made.close()
@@ -178,8 +171,8 @@ def _clear_way(path: Path) -> None:
         return
     if not stat.S_ISSOCK(mode):
         raise TeethError(f"control socket {path}: there is a file of that name")
-    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
-        if probe.connect_ex(str(path)) == 0:
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe, short(path) as address:
+        if probe.connect_ex(address) == 0:
             raise TeethError(f"control socket {path}: another server listens there")
     path.unlink(missing_ok=True)
 
@@ -188,7 +181,8 @@ async def ask(path: Path, request: Mapping[str, Any]) -> dict[str, Any]:
     """Send one request and return the answer. Raises TeethError for a refusal and when nobody answers."""
     try:
         async with asyncio.timeout(_SECONDS):
-            reader, writer = await asyncio.open_unix_connection(str(path), limit=1 << 20)
+            with short(path) as address:
+                reader, writer = await asyncio.open_unix_connection(address, limit=1 << 20)
             writer.write(json.dumps(dict(request)).encode() + b"\n")
             line = await reader.readline()
             writer.close()

@@ -41,16 +41,12 @@ KINDS = ("sata", "scsi", "nvme")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DriveEntry:
-    """One [[drive]]: what it is, where it lies (None: in memory) and what is wrong with it from the start.
-
-    ``fill``: it begins as new, full of the lab's mark, whenever it is served.
-    """
+    """One [[drive]]: what it is, where it lies (None: in memory) and what is wrong with it from the start."""
 
     kind: str
     spec: DriveSpec
     file: Path | None
     behaviours: tuple[str, ...]
-    fill: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -172,9 +168,6 @@ def _drive(table: _Table, folder: Path, number: int) -> DriveEntry | None:
         parts["unmap"] = False
     file = table.text("file", "")
     behaviours = _behaviours(table, kind)
-    filled = table.switch("fill", False)
-    if filled and not file:
-        table.mistake("fill needs file: what is left is read there")
     table.leftovers()
     if len(table.mistakes) > before:
         return None
@@ -183,8 +176,7 @@ def _drive(table: _Table, folder: Path, number: int) -> DriveEntry | None:
     except UsageError as error:
         table.mistake(error.message.removeprefix(f"drive {name}: "))
         return None
-    where = folder / file if file else None
-    return DriveEntry(kind=kind, spec=spec, file=where, behaviours=behaviours, fill=filled)
+    return DriveEntry(kind=kind, spec=spec, file=folder / file if file else None, behaviours=behaviours)
 
 
 def _blocks(table: _Table, sector: int) -> int:

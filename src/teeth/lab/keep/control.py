@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
-import os
 import socket
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
@@ -13,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from teeth.errors import TeethError
+from teeth.lab.unixpath import short
 
 _LINE_MAX = 4 << 20
 Answer = Callable[[Mapping[str, Any]], Awaitable[Mapping[str, Any]]]
@@ -30,7 +30,7 @@ def listening(path: Path) -> socket.socket:
     made = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     try:
         path.unlink(missing_ok=True)
-        with _address(path) as address:
+        with short(path) as address:
             made.bind(address)
         path.chmod(0o600)
         made.listen(16)
@@ -38,15 +38,6 @@ def listening(path: Path) -> socket.socket:
         made.close()
         raise TeethError(f"socket {path}: {error.strerror or error}") from error
     return made
-
-
-@contextlib.contextmanager
-def _address(path: Path) -> Any:
-    folder = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        yield f"/proc/self/fd/{folder}/{path.name}"
-    finally:
-        os.close(folder)
 
 
 @asynccontextmanager
@@ -109,7 +100,7 @@ def ask(path: Path, request: Mapping[str, Any], *, within: float) -> dict[str, A
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as made:
         made.settimeout(within)
         try:
-            with _address(path) as address:
+            with short(path) as address:
                 made.connect(address)
             made.sendall(json.dumps(dict(request)).encode() + b"\n")
             line = _read_line(made)

@@ -376,6 +376,17 @@ async def test_two_servers_do_not_share_a_control_socket(tmp_path: Path) -> None
             pass
 
 
+async def test_a_control_socket_may_lie_deep(tmp_path: Path) -> None:
+    """Deeper than a socket's address can say."""
+    deep = tmp_path / "/".join(["x" * 60] * 3)
+    deep.mkdir(parents=True)
+    async with served(deep):
+        assert (await ask(deep / "spec.control", {"do": "list"}))["drives"][0]["name"] == "d0"
+    assert not (deep / "spec.control").exists()
+    with pytest.raises(TeethError, match="no drives are served at"):
+        await ask(deep / "nowhere/spec.control", {"do": "list"})
+
+
 async def test_control_refuses_what_cannot_be(tmp_path: Path) -> None:
     async with served(tmp_path, {}, {}):
         control = tmp_path / "spec.control"
