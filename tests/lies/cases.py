@@ -65,6 +65,8 @@ def draw_slot(method: Method, dice: random.Random, *, lies: tuple[str, ...] = ()
     sector = dice.choice((512, 512, 4096)) if kind != "nvme" else 512
     # Sizes that are no whole number of anything: the last chunk is always a short one somewhere.
     blocks = dice.choice((1, 1, 1, 2, 2, 3, 4, 8)) * _MIB // sector + dice.choice((0, 0, 0, 1, 3, 8))
+    if kind == "nvme":
+        blocks = blocks // 8 * 8  # what is in no whole granule has never held anything
     spec: dict[str, Any] = {
         "name": "drive",
         "serial": serial,
@@ -112,11 +114,12 @@ def _place(method: Method, lies: tuple[str, ...], dice: random.Random) -> tuple[
 def _namespaces(method: Method, blocks: int, dice: random.Random) -> dict[str, Any]:
     """One to three namespaces, now and then one that is not attached, and capacity that is in none."""
     count = dice.choice((1, 1, 2, 3))
-    room, made = blocks // 8 * 8, []
+    room, made = blocks, []
+    format_all, sector = dice.random() < 0.3, dice.choice((512, 4096))
     for left in range(count, 0, -1):
         size = room if left == 1 else room // left // 8 * 8
         room -= size
-        made.append(NamespaceSpec(blocks=size, sector=dice.choice((512, 4096))))
+        made.append(NamespaceSpec(blocks=size, sector=sector if format_all else dice.choice((512, 4096))))
     manages = dice.random() < 0.7
     if manages and count > 1 and dice.random() < 0.4:
         made[-1] = replace(made[-1], attached=False)
@@ -125,7 +128,7 @@ def _namespaces(method: Method, blocks: int, dice: random.Random) -> dict[str, A
         "manages": manages,
         "formats": method.value.startswith("nvme_format"),
         "crypto_format": method is Method.NVME_FORMAT_CRYPTO,
-        "format_all": dice.random() < 0.3,
+        "format_all": format_all,
         "erase_all": dice.random() < 0.3,
         "no_deallocate": dice.choice(("kept", "modified", "inhibited")),
     }

@@ -13,6 +13,8 @@ from lies import agent, safety
 from lies.cases import HONEST, Case, draw, draw_slot
 from lies.lists import fault
 from lies.truth import Witness, fill, remains
+from teeth.lab.drives.disk import Disk
+from teeth.lab.drives.model import DriveSpec
 from teeth.lab.drives.sata import SataDrive
 from teeth_agent.erase.model import Method
 from teeth_agent.erase.record import UnitRecord
@@ -60,9 +62,10 @@ class Bench:
         self.case = case
         self.machine = SimulatedMachine(case.slots)
         self.witnesses: list[Witness] = []
-        for unit, media in zip(self.machine.units, self.machine.media, strict=True):
+        for slot, unit, media in zip(case.slots, self.machine.units, self.machine.media, strict=True):
             assert isinstance(media, FlatMedia)
             fill(media, case.dice)
+            _retire(slot.spec, unit.disk, media, case.dice)
             witness = Witness()
             unit.disk.behaviours.insert(0, witness)
             self.witnesses.append(witness)
@@ -96,6 +99,15 @@ class Bench:
         result.ops = self.machine.life.ops
         result.seconds = self.machine.clock.now - self.began
         return result
+
+
+def _retire(spec: DriveSpec, disk: Disk, media: FlatMedia, dice: random.Random) -> None:
+    """Half of the spare blocks have been taken for ones that went bad, whose content they hold."""
+    taken = -(-spec.spares // 2)
+    disk.state.remapped = {f"{dice.randrange(spec.blocks)}:{number}": number for number in range(taken)}
+    disk.save()
+    free = (spec.spares - taken) * spec.sector
+    media.write(media.size - free, bytes(free))
 
 
 def run_lie(

@@ -7,6 +7,7 @@ from teeth.lab.drives.model import Method, Namespace
 from teeth.lab.drives.nvme.core import ALL, Core, Host
 from teeth.lab.drives.nvme.identify import SECTORS
 from teeth.lab.drives.nvme.spec import NAMESPACES_MAX
+from teeth.lab.drives.spans import Span
 from teeth.lab.drives.submission import Code, NvmeAnswer, NvmeCommand, NvmeRefused, NvmeReply, NvmeWait
 
 _METHODS = {1: Method.FORMAT, 2: Method.FORMAT_CRYPTO}
@@ -24,35 +25,49 @@ def format_nvm(core: Core, host: Host, command: NvmeCommand) -> NvmeAnswer:
         raise NvmeRefused(Code.INVALID_FORMAT)
     if ses > 2 or (ses == 2 and not core.spec.crypto_format):
         raise NvmeRefused(Code.INVALID_FIELD)
-    targets = _targets(core, command.nsid, erases=ses > 0)
+    targets = _targets(core, command.nsid, everything=core.spec.erase_all if ses else core.spec.format_all)
+    # Which blocks lose their content is one thing, which get the block size another (FNA bits 1 and 0).
+    sized = _targets(core, command.nsid, everything=core.spec.format_all)
     if core.disk.job is not None:
         raise NvmeRefused(Code.FORMAT_IN_PROGRESS)
     sector = SECTORS[number]
     if ses == 0:
-        _ended(core, targets, sector, well=True)
+        _ended(core, targets, sized, sector, well=True)
         return NvmeReply()
     for namespace in targets:
         namespace.format = "running"
     core.disk.state.format = "running"
     method = _METHODS[ses]
-    noise = method is Method.FORMAT_CRYPTO and core.spec.crypto_leaves == "noise"
+    crypto = method is Method.FORMAT_CRYPTO
     core.disk.start(
         Job(
             method=method,
-            # What is in the namespaces: retired blocks and free capacity are not formatted.
-            spans=[(first, end) for namespace in targets for first, end in namespace.extents],
-            pattern=None if noise else b"\0",
+            # What is in the namespaces; blocks retired from them are not reached, but their key goes too.
+            spans=[
+                *((first, end) for namespace in targets for first, end in namespace.extents),
+                *(_retired(core, targets) if crypto else ()),
+            ],
+            pattern=None if crypto and core.spec.crypto_leaves == "noise" else b"\0",
             seconds=core.spec.seconds(method),
             since=core.disk.clock(),
-            ended=lambda well: _ended(core, targets, sector, well=well),
+            ended=lambda well: _ended(core, targets, sized, sector, well=well),
         )
     )
     return _wait(core, targets)
 
 
-def _targets(core: Core, nsid: int, *, erases: bool) -> list[Namespace]:
-    """The namespaces that a command is for (FNA bits 0 and 1)."""
-    everything = core.spec.erase_all if erases else core.spec.format_all
+def _retired(core: Core, targets: list[Namespace]) -> list[Span]:
+    """Blocks that were taken out of use in these namespaces."""
+    found = []
+    for place, number in core.disk.state.remapped.items():
+        lba = int(place.partition(":")[0])
+        if any(first <= lba < end for namespace in targets for first, end in namespace.extents):
+            found.append((core.spec.blocks + number, core.spec.blocks + number + 1))
+    return found
+
+
+def _targets(core: Core, nsid: int, *, everything: bool) -> list[Namespace]:
+    """The namespaces that a command is for."""
     if nsid == ALL or everything:
         if nsid != ALL and not 1 <= nsid <= NAMESPACES_MAX:
             raise NvmeRefused(Code.INVALID_NAMESPACE)
@@ -64,11 +79,11 @@ def _targets(core: Core, nsid: int, *, erases: bool) -> list[Namespace]:
     return [found]
 
 
-def _ended(core: Core, targets: list[Namespace], sector: int, *, well: bool) -> None:
+def _ended(core: Core, targets: list[Namespace], sized: list[Namespace], sector: int, *, well: bool) -> None:
     for namespace in targets:
         namespace.format = "good" if well else "failed"
-        if well:
-            namespace.sector = sector
+    for namespace in sized if well else ():
+        namespace.sector = sector
     core.disk.state.format = "good" if well else "failed"
     core.disk.save()
     core.changed([namespace.nsid for namespace in targets])
