@@ -289,11 +289,11 @@ def test_a_format_that_reaches_all_still_erases_only_one() -> None:
 
 
 def test_a_format_that_changed_a_namespace_is_no_success() -> None:
-    """This drive's erase of all takes the block size of the first to all."""
-    bench = Bench(namespaces=TWO, erase_all=True)
+    """FNA bit 0: a format of one brings its block size to all, so the last one's is what all end with."""
+    bench = Bench(namespaces=TWO, format_all=True)
     erase = bench.erase(Method.NVME_FORMAT_USER_DATA)
     assert run_format(erase) is State.DONE
-    with pytest.raises(DeviceError, match="namespace 2 is not as it was") as caught:
+    with pytest.raises(DeviceError, match="namespace 1 is not as it was") as caught:
         erase.complete()
     assert caught.value.code == "not_completed"
 

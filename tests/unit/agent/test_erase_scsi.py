@@ -199,6 +199,8 @@ def test_recovery_finds_what_failed_and_what_did_not() -> None:
     found = recover(bench.drive)
     assert (found.left, found.running) == (Left.SANITIZE_FAILED, False)
     assert found.evidence["said"] == "3/31/03"
+    assert found.usable
+    assert json.loads(json.dumps(found.to_json()))["left"] == "sanitize_failed"
 
 
 # --- whatever a drive says

@@ -33,3 +33,12 @@ class Leftover:
     @property
     def running(self) -> bool:
         return self.left in (Left.SANITIZING, Left.FORMATTING)
+
+    @property
+    def usable(self) -> bool:
+        """Whether an erase may begin: what failed is what another one is for, what runs is waited for."""
+        return not self.running
+
+    def to_json(self) -> dict[str, Any]:
+        return {"left": self.left.value, "kind": self.kind, "fraction": self.fraction,
+                "exit_allowed": self.exit_allowed, **self.evidence}  # fmt: skip
