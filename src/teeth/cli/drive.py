@@ -6,8 +6,9 @@ import asyncio
 import json
 import signal
 from collections.abc import Mapping
+from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 import click
 
@@ -17,6 +18,8 @@ from teeth.lab.drives.faults import FAULTS
 from teeth.lab.drives.lies import LIES
 from teeth.lab.drives.server import serve
 from teeth.lab.drives.spec import load
+from teeth.lab.drives.verdict import Checked, Verdict
+from teeth.lab.drives.verdict import check as check_drives
 
 _CONTROL = click.argument("control", type=click.Path(path_type=Path))
 _DRIVE = click.option("--drive", help="Which of the served drives.  [default: the only one]")
@@ -75,6 +78,50 @@ def fault(control: Path, name: str, drive: str | None, off: bool) -> None:
 def power_cut(control: Path, drive: str | None, way: str | None) -> None:
     """Cut a served drive's power; without an option it comes back at once."""
     _say(_ask(control, {"do": way or "power-cut", "drive": drive}))
+
+
+@drive.command()
+@_CONTROL
+@click.option(
+    "--claims",
+    type=click.File(),
+    help="What a tool said of each drive: lines `SERIAL erased` or `SERIAL failed`; - is standard input.",
+)
+@click.option("--json", "as_json", is_flag=True, help="A JSON object a line.")
+@click.pass_context
+def check(context: click.Context, control: Path, claims: TextIO | None, as_json: bool) -> None:
+    """Read the backing files of served drives, and judge what a tool claimed of them.
+
+    The drives are not asked: the host reads the files. Ends with 1 when something that is called erased is
+    left, or, without claims, when anything is left of what `fill` put there.
+    """
+    said = claims.read() if claims is not None else None
+    found = check_drives(_ask(control, {"do": "list"})["drives"], said)
+    for one in found:
+        click.echo(json.dumps(_facts(one)) if as_json else _line(one, claimed=said is not None))
+    bad = (one.verdict is Verdict.DECEIVED if said is not None else one.content.marked for one in found)
+    context.exit(1 if any(bad) else 0)
+
+
+def _line(one: Checked, *, claimed: bool) -> str:
+    left = (
+        f"{one.content.marked} of {one.content.blocks} blocks left" if one.content.marked else "nothing left"
+    )
+    words = f"{one.name:<12} {one.serial:<20} {left:<28}"
+    if claimed:
+        words += f" tool: {one.claim:<8} verdict: {one.verdict}"
+    return words.rstrip()
+
+
+def _facts(one: Checked) -> dict[str, Any]:
+    return {
+        "name": one.name,
+        "serial": one.serial,
+        "lies": one.lies,
+        "claim": one.claim.value,
+        "verdict": one.verdict.value,
+        **asdict(one.content),
+    }
 
 
 @drive.command("list")

@@ -133,10 +133,14 @@ def console(name: str, follow: bool, text: str | None, folder: Path | None) -> N
 @click.command(context_settings={"ignore_unknown_options": True})
 @NAME
 @FOLDER
+@click.option("--wait", type=click.FloatRange(min=0), help="Wait until it answers, at most so many seconds.")
 @click.argument("command", nargs=-1, type=click.UNPROCESSED)
-def ssh(name: str, folder: Path | None, command: tuple[str, ...]) -> None:
+def ssh(name: str, folder: Path | None, wait: float | None, command: tuple[str, ...]) -> None:
     """Enter a machine, or run COMMAND in it: teeth lab ssh NAME -- COMMAND. Its exit status is ours."""
-    words = machine(name, folder).ssh_command()
+    one = machine(name, folder)
+    words = one.ssh_command()
+    if wait is not None:
+        one.wait_for_ssh(within=wait)
     sys.stdout.flush()
     try:
         os.execvp(words[0], [*words, *command])  # noqa: S606 - a list, and no shell

@@ -106,7 +106,7 @@ def _machine(
     before = len(table.mistakes)
     nics = read_nics(table, name, bridges, lambda bridge: bridge_namespace(bridge, places.state))
     disks, made = read_disks(table, name, places.state / name / "disks", places.find)
-    drives, urls = _drives(table, places, name)
+    drives, urls = _drives(table, places, name, nics)
     ramdisk, boot = _boot(table.table("boot"), places, nics, disks)
     ssh = _ssh(table, nics, places, default=ramdisk == "debug")
     if ssh is not None and nics[ssh.nic].network is Network.USER:
@@ -276,7 +276,9 @@ def _reached(nics: Sequence[Nic], chosen: int | None) -> int | None:
     return ways[0] if ways else None
 
 
-def _drives(table: Table, places: Places, name: str) -> tuple[ServeSpec | None, list[str]]:
+def _drives(
+    table: Table, places: Places, name: str, nics: Sequence[Nic]
+) -> tuple[ServeSpec | None, list[str]]:
     """[[drive]]: simulated drives that come with the machine, and the addresses of others'."""
     own, urls = [], []
     for entry in table.tables("drive"):
@@ -288,13 +290,20 @@ def _drives(table: Table, places: Places, name: str) -> tuple[ServeSpec | None, 
     if not own:
         return None, urls
     control = places.state.resolve() / name / "drives.control"
-    served = {"listen": "127.0.0.1:0", "control": str(control), "drive": own}
+    served = {
+        "listen": "127.0.0.1:0", "nvme_advertise": HOST_ADDRESS, "control": str(control), "drive": own,
+    }  # fmt: skip
     try:
-        return parse_drives(served, places.file), urls
+        spec = parse_drives(served, places.file)
     except SpecError as error:
         for line in error.lines:
             table.mistake(line.removeprefix(f"{places.file}: "))
         return None, urls
+    reached = any(nic.network is Network.USER for nic in nics)
+    for drive in spec.drives:
+        if drive.kind == "nvme" and not reached:
+            table.mistake(f"drive {drive.spec.name}: NVMe needs a card on QEMU's own network")
+    return spec, urls
 
 
 def _bridge(name: str, table: Table, places: Places) -> BridgeDescription | None:

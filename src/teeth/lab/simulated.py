@@ -1,4 +1,5 @@
-"""Simulated drives in a machine: QEMU passes the guest's SCSI commands through to where they are served."""
+"""Simulated drives in a machine: QEMU passes the guest's SCSI commands through to where they are served, and
+tells the guest where NVMe drives are served, to which its own kernel connects."""
 
 from __future__ import annotations
 
@@ -11,6 +12,15 @@ from teeth.errors import UsageError
 _URL = re.compile(r"iscsi://([^/@]+:\d+)/([^/]+)/(\d+)")
 # An ATA erase is one command of many hours; QEMU's own patience is 30 s.
 _PATIENCE = 7 * 24 * 3600
+
+
+def announced_arguments(urls: Sequence[str]) -> list[str]:
+    """QEMU arguments that let a guest know addresses: OEM strings of the firmware (DMI type 11)."""
+    return [
+        word
+        for url in urls
+        for word in ("-smbios", f"type=11,value={'teeth.drive=' + url.replace(',', ',,')}")
+    ]
 
 
 def simulated_arguments(urls: Sequence[str]) -> list[str]:

@@ -175,7 +175,7 @@ def test_the_master_password_is_not_tried_where_it_does_not_open() -> None:
 @pytest.mark.parametrize("kept", [True, False])
 def test_four_wrong_ones_in_a_power_cycle_and_no_more(tmp_path: Path, kept: bool) -> None:
     """Also when the agent starts again and again: the count is in a file in memory, or the object's."""
-    _, port, drive = made(password="stranger")
+    _, port, drive = made(password="stranger", master_password="other")
     path = tmp_path / "tries.json"
     shared = Tries(turn=0)
     for start in range(4):
@@ -207,7 +207,7 @@ def test_expired_is_told_and_nothing_is_tried() -> None:
 
 
 def test_tries_of_somebody_before_us_are_noticed_when_they_run_out() -> None:
-    _, port, drive = made(password="stranger")
+    _, port, drive = made(password="stranger", master_password="other")
     for _ in range(3):
         with pytest.raises(DeviceError):
             drive.unlock(Who.USER, "wrong")

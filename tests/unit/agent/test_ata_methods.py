@@ -13,7 +13,7 @@ from fakes.drive_rig import Rig, password_data
 from teeth.lab.drives.model import Method as Lab
 from teeth_agent.drives.ata import AtaDrive
 from teeth_agent.erase.methods import DeviceErase, State
-from teeth_agent.erase.methods.ata import METHODS, SanitizeErase, ata_erase
+from teeth_agent.erase.methods.ata import METHODS, SanitizeErase, ata_erase, under_way
 from teeth_agent.erase.methods.ata_leftovers import PASSWORD
 from teeth_agent.erase.methods.ata_security import SecurityErase
 from teeth_agent.erase.model import Method
@@ -94,8 +94,13 @@ def test_a_sanitize_is_adopted_after_a_power_cut(method: Method, descriptor: boo
     rig.now += 5.0
     rig.drive.power_cycle()
     later = AtaDrive(RigPort(rig), name="/dev/sdb", transport="sata")
-    erase = erase_of(method, later, rig)
+    assert not erase_of(method, later, rig).adopt()  # nobody knows which one it is
+    found = under_way(later)
+    assert found is not None
+    assert found.poll().state is State.RUNNING
+    erase = erase_of(method, later, rig, ours=True)
     assert erase.adopt()
+    assert code_of(erase.abandon) == "still_running"
     assert code_of(erase.start) == "sanitize_running"
     assert erase.poll().state is State.RUNNING
     rig.now += 5.0
@@ -106,21 +111,24 @@ def test_a_sanitize_is_adopted_after_a_power_cut(method: Method, descriptor: boo
 
 
 @FORMATS
-@pytest.mark.parametrize("allow_exit", [True, False])
+@pytest.mark.parametrize("exit_allowed", [True, False])
 @each_sanitize
-def test_a_sanitize_that_fails(method: Method, allow_exit: bool, descriptor: bool) -> None:
+def test_a_sanitize_that_fails(method: Method, exit_allowed: bool, descriptor: bool) -> None:
     rig, _, drive = made("sanitize-fails:50", descriptor_sense=descriptor)
-    erase = erase_of(method, drive, rig, allow_exit=allow_exit)
+    erase = erase_of(method, drive, rig, exit_allowed=exit_allowed)
     erase.start()
     rig.now += 20.0
     poll = erase.poll()
     assert poll.state is State.FAILED
     assert "failed" in poll.evidence["reason"]
     assert code_of(erase.complete) == "not_completed"
-    erase.abandon()
-    assert drive.reads() is allow_exit  # else it stays closed, so that nobody takes it for an erased one
-    again = erase_of(method, drive, rig, allow_exit=allow_exit)
-    assert again.adopt() is not allow_exit
+    if exit_allowed:
+        erase.abandon()
+    else:
+        assert code_of(erase.abandon) == "fenced"
+    assert drive.reads() is exit_allowed  # else it stays closed, so that nobody takes it for an erased one
+    again = erase_of(method, drive, rig, exit_allowed=True, ours=True)
+    assert not again.adopt()
     rig.drive.disk.remove("sanitize-fails")
     again.start()
     rig.now += 20.0
@@ -161,7 +169,7 @@ def test_an_adopted_sanitize_whose_end_cannot_be_seen_has_failed() -> None:
     rig, port, drive = made(descriptor_sense=False)
     erase_of(Method.ATA_SANITIZE_BLOCK, drive, rig).start()
     port.strip = without_log_index
-    erase = erase_of(Method.ATA_SANITIZE_BLOCK, drive, rig)
+    erase = erase_of(Method.ATA_SANITIZE_BLOCK, drive, rig, ours=True)
     assert erase.adopt()
     assert erase.poll().state is State.RUNNING
     port.strip = codes_only
@@ -326,7 +334,7 @@ def test_a_drive_that_our_last_erase_left_locked_is_opened_first(method: Method)
 
 @each_security
 def test_a_strangers_password_stays(method: Method) -> None:
-    rig, port, drive = made(password="stranger")
+    rig, port, drive = made(password="stranger", master_password="other")
     erase = erase_of(method, drive, rig)
     assert code_of(erase.start) == "locked"
     erase.abandon()

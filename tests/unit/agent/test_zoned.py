@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import itertools
+import random
 import struct
 
 import pytest
@@ -11,6 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fakes.zoned_disk import ZonedDisk
+from teeth_agent.erase.canary import choose_in_zones, plant
 from teeth_agent.erase.overwrite import overwrite
 from teeth_agent.erase.readback import common, read_zeros
 from teeth_agent.erase.stream import chunks, spans, write_zeros
@@ -91,6 +93,24 @@ def test_a_failed_write_and_a_stop_end_it():
         write_zeros(Broken(HOST_MANAGED), lambda length: None)
     with pytest.raises(Cancelled):
         write_zeros(ZonedDisk(HOST_MANAGED), stop)
+
+
+@pytest.mark.parametrize("zones", [HOST_MANAGED, HOST_AWARE, ALL_IN_ORDER, HOST_MANAGED[-1:]])
+def test_canaries_land_in_zones_and_are_gone_afterwards(zones):
+    disk = ZonedDisk([*zones] if zones[0].start == 0 else [zone(0), zone(4)])
+    canaries = plant(disk)
+    assert canaries.survivors(disk) == canaries.places
+    assert len(canaries.places) == len(disk.layout)
+    write_zeros(disk, lambda length: None)
+    assert canaries.survivors(disk) == ()
+
+
+def test_canaries_of_many_zones_are_in_the_first_the_last_and_64_others():
+    many = [zone(4 * index) for index in range(1000)]
+    places = choose_in_zones(many, 4096, random.Random(1))
+    assert len(places) == 66
+    assert (places[0], places[-1]) == (0, many[-1].start)
+    assert places != choose_in_zones(many, 4096, random.Random(2))
 
 
 def test_a_sample_leaves_out_what_has_no_medium():

@@ -256,6 +256,8 @@ MISTAKES = [
     ("[machines.a]\nnic = []\nssh = { key = 'k' }",
      "[machines.a.ssh]: there is no card by which ssh could reach it"),
     ("[[machines.a.drive]]\nkind = 'sata'\nsize = '1 MiB'", "[machines.a]: drive 1: no name"),
+    ("[machines.a]\nnic = []\n[[machines.a.drive]]\nkind = 'nvme'\nname = 'n'\nsize = '1 MiB'",
+     "[machines.a]: drive n: NVMe needs a card on QEMU's own network"),
     ("[[machines.a.drive]]\nurl = 'http://x'",
      "[machines.a]: simulated drive 'http://x': not iscsi://HOST:PORT/NAME/LUN"),
     ("[networks.lan]\naddress = '10.0.0/8'", "[networks.lan]: address = '10.0.0/8': "),

@@ -7,7 +7,7 @@ import json
 import pytest
 
 from teeth.errors import UsageError
-from teeth.lab.simulated import simulated_arguments
+from teeth.lab.simulated import announced_arguments, simulated_arguments
 
 
 def test_each_drive_is_passed_through_with_patience() -> None:
@@ -30,3 +30,12 @@ def test_none_is_nothing() -> None:
 def test_addresses_that_are_none(url: str) -> None:
     with pytest.raises(UsageError, match="not iscsi://"):
         simulated_arguments([url])
+
+
+def test_a_guest_is_told_where_nvme_drives_are() -> None:
+    url = "nvme-tcp://10.0.2.2:4420/nqn.2015-01.lab.teeth:a,b"
+    assert announced_arguments([url]) == [
+        "-smbios",
+        "type=11,value=teeth.drive=nvme-tcp://10.0.2.2:4420/nqn.2015-01.lab.teeth:a,,b",
+    ]
+    assert announced_arguments([]) == []

@@ -158,10 +158,10 @@ class AtaDrive:
                 raise
             return refused_status(error.registers)
 
-    def sanitize(self, make: Callable[..., AtaCommand], *, allow_exit: bool) -> None:
-        """Begin one of ata_commands' ``sanitize_*``. ``allow_exit``: a failure may be left again, without the
-        content being gone."""
-        self._run(make(allow_exit=allow_exit), tries=1)
+    def sanitize(self, make: Callable[..., AtaCommand], *, exit_allowed: bool) -> None:
+        """Begin one of ata_commands' ``sanitize_*``. ``exit_allowed``: a failure may be left again, though
+        the content is not gone."""
+        self._run(make(exit_allowed=exit_allowed), tries=1)
 
     def sanitize_antifreeze(self) -> None:
         self._run(ata.sanitize_antifreeze())

@@ -109,18 +109,18 @@ def sanitize_status(*, clear_failed: bool) -> AtaCommand:
     )  # fmt: skip
 
 
-def sanitize_crypto(*, allow_exit: bool) -> AtaCommand:
-    return _sanitize("CRYPTO SCRAMBLE EXT", 0x0011, CRYPTO_KEY, _exit(allow_exit), "crypto-scramble")
+def sanitize_crypto(*, exit_allowed: bool) -> AtaCommand:
+    return _sanitize("CRYPTO SCRAMBLE EXT", 0x0011, CRYPTO_KEY, _exit(exit_allowed), "crypto-scramble")
 
 
-def sanitize_block(*, allow_exit: bool) -> AtaCommand:
-    return _sanitize("BLOCK ERASE EXT", 0x0012, BLOCK_KEY, _exit(allow_exit), "block-erase")
+def sanitize_block(*, exit_allowed: bool) -> AtaCommand:
+    return _sanitize("BLOCK ERASE EXT", 0x0012, BLOCK_KEY, _exit(exit_allowed), "block-erase")
 
 
-def sanitize_overwrite(*, allow_exit: bool) -> AtaCommand:
+def sanitize_overwrite(*, exit_allowed: bool) -> AtaCommand:
     """One pass of zeros, not inverted; a count of 0 would be 16 passes."""
     action = "overwrite-passes 1 --sanitize-overwrite hex:00000000"
-    return _sanitize("OVERWRITE EXT", 0x0014, OVERWRITE_KEY << 32, _exit(allow_exit) | 1, action)
+    return _sanitize("OVERWRITE EXT", 0x0014, OVERWRITE_KEY << 32, _exit(exit_allowed) | 1, action)
 
 
 def sanitize_antifreeze() -> AtaCommand:
@@ -128,8 +128,8 @@ def sanitize_antifreeze() -> AtaCommand:
     return _sanitize("SANITIZE ANTIFREEZE LOCK EXT", 0x0040, ANTIFREEZE_KEY, 0, "antifreeze-lock", sure="")
 
 
-def _exit(allow_exit: bool) -> int:
-    return 0x10 if allow_exit else 0
+def _exit(exit_allowed: bool) -> int:
+    return 0x10 if exit_allowed else 0
 
 
 def _sanitize(

@@ -7,8 +7,9 @@ import random
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from teeth_agent.blockio import Device, aligned_buffer
+from teeth_agent.blockio import Device, ZonedDevice, aligned_buffer, zones_of
 from teeth_agent.errors import DeviceError
+from teeth_agent.zoned import Zone
 
 COUNT = 64
 BLOCK = 4096
@@ -51,8 +52,30 @@ def choose_places(size: int, block: int, chooser: random.Random, count: int = CO
     return (0, *sorted(index * block for index in chosen), last)
 
 
+def choose_in_zones(
+    zones: Sequence[Zone], block: int, chooser: random.Random, count: int = COUNT
+) -> tuple[int, ...]:
+    """One place in each of ``count`` zones and in the first and the last; fewer if there are fewer zones that
+    can be written. A zone to be written in order takes one only at its start."""
+    able = [zone for zone in zones if zone.capacity >= block and not zone.trouble]
+    inner = chooser.sample(able[1:-1], min(count, max(len(able) - 2, 0)))
+    chosen = sorted({zone.start: zone for zone in (*able[:1], *inner, *able[-1:])}.items())
+    return tuple(
+        start if zone.in_order else start + chooser.randrange(zone.capacity // block) * block
+        for start, zone in chosen
+    )
+
+
+def places_on(device: Device, block: int, chooser: random.Random) -> tuple[int, ...]:
+    """Where this device takes canaries."""
+    zones = zones_of(device)
+    if zones:
+        return choose_in_zones(zones, block, chooser)
+    return choose_places(device.size, block, chooser)
+
+
 def plant(device: Device, chooser: random.Random | None = None) -> Canaries:
-    """Write canaries and see that they landed.
+    """Write canaries and see that they landed. Zones to be written in order are reset for it, and lose all.
 
     Raises DeviceError(canary_not_landed) when what is read back is not what was written, else
     read_failed or write_failed.
@@ -60,7 +83,7 @@ def plant(device: Device, chooser: random.Random | None = None) -> Canaries:
     block = max(BLOCK, device.logical_block)
     if device.size < 2 * block:
         block = device.logical_block
-    places = choose_places(device.size, block, chooser or random.SystemRandom())
+    places = places_on(device, block, chooser or random.SystemRandom())
     contents = tuple(os.urandom(block) for _ in places)
     _write(device, places, contents, block)
     canaries = Canaries(block=block, places=places, contents=contents)
@@ -75,8 +98,17 @@ def plant(device: Device, chooser: random.Random | None = None) -> Canaries:
 
 
 def _write(device: Device, places: Sequence[int], contents: Sequence[bytes], block: int) -> None:
+    _reset_zones(device, frozenset(places))
     buffer = aligned_buffer(block)
     for place, content in zip(places, contents, strict=True):
         buffer[:] = content
         device.write_from(place, buffer)
     device.flush()
+
+
+def _reset_zones(device: Device, places: frozenset[int]) -> None:
+    """Move the write pointers of zones to be written in order back to the places, which are their starts."""
+    if isinstance(device, ZonedDevice):
+        for zone in device.zones():
+            if zone.in_order and zone.start in places:
+                device.reset_zones(zone.start, zone.length)

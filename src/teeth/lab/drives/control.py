@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from teeth.errors import TeethError, UsageError
+from teeth.lab.drives.media import FileMedia
 from teeth.lab.drives.nvme.served import ServedNvme
 from teeth.lab.drives.sata import SataDrive
 from teeth.lab.drives.served import Served, ServedDrive
@@ -79,6 +80,9 @@ def describe(served: ServedDrive) -> dict[str, Any]:
         "name": served.name,
         "kind": served.kind,
         "nqn" if isinstance(served, ServedNvme) else "iqn": served.address,
+        "serial": disk.spec.serial,
+        "sector": disk.spec.sector,
+        "file": str(disk.media.path.resolve()) if isinstance(disk.media, FileMedia) else None,
         "powered": disk.powered,
         "power_cycles": disk.state.power_cycles,
         "blocks": disk.accessible,

@@ -20,6 +20,7 @@ from teeth.lab.drives.served import Served, ServedDrive
 from teeth.lab.drives.spec import DriveEntry, ServeSpec
 from teeth.lab.drives.target import Target
 from teeth.lab.drives.unit import Unit
+from teeth.lab.pattern import create_dirty_disk
 
 IQN = "iqn.2015-01.lab.teeth"
 
@@ -59,8 +60,12 @@ def make_drive(entry: DriveEntry, *, clock: Callable[[], float] = time.monotonic
     else:
         if not entry.file.parent.is_dir():
             raise TeethError(f"drive {entry.spec.name}: there is no folder {entry.file.parent}")
+        state = entry.file.with_name(entry.file.name + ".json")
+        if entry.fill:
+            state.unlink(missing_ok=True)
+            create_dirty_disk(entry.file, entry.spec.media_size, entry.spec.serial)
         media = FileMedia(entry.file, entry.spec.media_size)
-        store = StateStore(entry.file.with_name(entry.file.name + ".json"))
+        store = StateStore(state)
     if isinstance(entry.spec, NvmeSpec):
         return NvmeController(entry.spec, media, clock=clock, store=store)
     kind = SataDrive if entry.kind == "sata" else ScsiDrive

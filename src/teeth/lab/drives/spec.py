@@ -41,12 +41,16 @@ KINDS = ("sata", "scsi", "nvme")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DriveEntry:
-    """One [[drive]]: what it is, where it lies (None: in memory) and what is wrong with it from the start."""
+    """One [[drive]]: what it is, where it lies (None: in memory) and what is wrong with it from the start.
+
+    ``fill``: it begins as new, full of the lab's mark, whenever it is served.
+    """
 
     kind: str
     spec: DriveSpec
     file: Path | None
     behaviours: tuple[str, ...]
+    fill: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -168,6 +172,9 @@ def _drive(table: _Table, folder: Path, number: int) -> DriveEntry | None:
         parts["unmap"] = False
     file = table.text("file", "")
     behaviours = _behaviours(table, kind)
+    filled = table.switch("fill", False)
+    if filled and not file:
+        table.mistake("fill needs file: what is left is read there")
     table.leftovers()
     if len(table.mistakes) > before:
         return None
@@ -176,7 +183,8 @@ def _drive(table: _Table, folder: Path, number: int) -> DriveEntry | None:
     except UsageError as error:
         table.mistake(error.message.removeprefix(f"drive {name}: "))
         return None
-    return DriveEntry(kind=kind, spec=spec, file=folder / file if file else None, behaviours=behaviours)
+    where = folder / file if file else None
+    return DriveEntry(kind=kind, spec=spec, file=where, behaviours=behaviours, fill=filled)
 
 
 def _blocks(table: _Table, sector: int) -> int:

@@ -22,9 +22,9 @@ from teeth.lab.keep.faults import POWER_CUT, apply, parse_fault
 from teeth.lab.keep.ssh import LAYER, Way, dial_command, with_layer, write_config
 from teeth.lab.keep.state import LabFolder
 from teeth.lab.machine import DirectBoot, Machine
-from teeth.lab.network import Bridged
+from teeth.lab.network import HOST_ADDRESS, Bridged
 from teeth.lab.running import RunningMachine, run_machine
-from teeth.lab.simulated import simulated_arguments
+from teeth.lab.simulated import announced_arguments, simulated_arguments
 
 QMP = "qmp.sock"
 _FORWARDED = re.compile(r"HOST_FORWARD\]\s+\d+\s+\S+\s+(\d+)\s+\S+\s+(\d+)")
@@ -67,6 +67,7 @@ class KeptMachine:
             "disks": [disk.serial for disk in machine.disks],
             "networks": list(self._description.networks),
             "drives": str(self._description.drives.control) if self._description.drives else None,
+            "nvme": self._nvme(),
         }
 
     # --- power
@@ -138,7 +139,15 @@ class KeptMachine:
         boot = machine.boot
         if isinstance(boot, DirectBoot) and boot.initrd and (self._folder / LAYER).exists():
             boot = replace(boot, initrd=with_layer(boot.initrd, self._folder))
-        return replace(machine, boot=boot, extra=(*machine.extra, *simulated_arguments(urls)))
+        drives = (*simulated_arguments(urls), *announced_arguments(self._nvme()))
+        return replace(machine, boot=boot, extra=(*machine.extra, *drives))
+
+    def _nvme(self) -> list[str]:
+        """Where the guest finds its NVMe drives: on the host, as machines on QEMU's own network see it."""
+        if self._serving is None:
+            return []
+        urls = [self._serving.url(drive) for drive in self._serving.nvme]
+        return [url.replace("//127.0.0.1:", f"//{HOST_ADDRESS}:") for url in urls]
 
     async def _write_way(self, running: RunningMachine) -> None:
         """ssh's configuration: the port is known only now, when it was left to the host to choose."""

@@ -177,7 +177,7 @@ def test_a_sanitize_runs_and_tells(make: Any, descriptor: bool) -> None:
     assert (status.running, status.succeeded, status.failed, status.whole) == (False, False, False, True)
     drive.sanitize_antifreeze()
     assert drive.sanitize_status().antifrozen is True
-    drive.sanitize(make, allow_exit=False)
+    drive.sanitize(make, exit_allowed=False)
     rig.now += 5.0
     status = drive.sanitize_status()
     assert (status.running, status.succeeded) == (True, False)
@@ -192,7 +192,7 @@ def test_a_sanitize_runs_and_tells(make: Any, descriptor: bool) -> None:
 
 def test_an_overwrite_is_one_pass_of_zeros() -> None:
     rig, _, drive = made(erase_seconds=10.0)
-    drive.sanitize(ata_commands.sanitize_overwrite, allow_exit=False)
+    drive.sanitize(ata_commands.sanitize_overwrite, exit_allowed=False)
     assert rig.drive.disk.state.sanitize.passes == 1
     rig.now += 10.0
     assert drive.sanitize_status().succeeded
@@ -204,7 +204,7 @@ def test_a_failed_sanitize_is_told_and_left_only_when_that_was_allowed(descripto
     for allowed in (False, True):
         rig, _, drive = made(descriptor_sense=descriptor)
         rig.lie("sanitize-fails:50")
-        drive.sanitize(ata_commands.sanitize_block, allow_exit=allowed)
+        drive.sanitize(ata_commands.sanitize_block, exit_allowed=allowed)
         rig.now += 20.0
         status = drive.sanitize_status()
         assert (status.failed, status.succeeded, status.running) == (True, False, False)
@@ -217,7 +217,7 @@ def test_a_failed_sanitize_is_told_and_left_only_when_that_was_allowed(descripto
 def test_without_a_log_of_results_fixed_format_never_says_that_a_sanitize_succeeded() -> None:
     rig, port, drive = made(descriptor_sense=False)
     port.strip = without_log_index
-    drive.sanitize(ata_commands.sanitize_block, allow_exit=False)
+    drive.sanitize(ata_commands.sanitize_block, exit_allowed=False)
     rig.now += 4.0
     assert drive.sanitize_status().running is True
     assert drive.sanitize_status().progress == pytest.approx(0.4, abs=0.01)
@@ -233,7 +233,7 @@ def test_what_a_drive_does_not_have_it_refuses(descriptor: bool) -> None:
         descriptor_sense=descriptor, sanitizes=frozenset({Method.SANITIZE_OVERWRITE}), unmap=False
     )
     with pytest.raises(AtaRefused, match="/dev/sda: BLOCK ERASE EXT was refused") as caught:
-        drive.sanitize(ata_commands.sanitize_block, allow_exit=False)
+        drive.sanitize(ata_commands.sanitize_block, exit_allowed=False)
     assert caught.value.registers is not None
     assert caught.value.registers.error == 0x04
 
@@ -299,15 +299,15 @@ def test_a_password_that_is_set_is_always_the_users_and_of_level_high(password: 
     assert len(data) == 512
 
 
-@pytest.mark.parametrize("allow_exit", [True, False])
-def test_the_bytes_of_sanitize(allow_exit: bool) -> None:
-    exits = 0x10 if allow_exit else 0
+@pytest.mark.parametrize("exit_allowed", [True, False])
+def test_the_bytes_of_sanitize(exit_allowed: bool) -> None:
+    exits = 0x10 if exit_allowed else 0
     for make, expected in (
         (ata_commands.sanitize_crypto, f"8507200011 00{exits:02x} 437000790072 40b400"),
         (ata_commands.sanitize_block, f"8507200012 00{exits:02x} 42720045006b 40b400"),
         (ata_commands.sanitize_overwrite, f"8507200014 00{exits | 1:02x} 000057004f00 40b400"),
     ):
-        assert make(allow_exit=allow_exit).cdb() == bytes.fromhex(expected)
+        assert make(exit_allowed=exit_allowed).cdb() == bytes.fromhex(expected)
 
 
 # --- judging

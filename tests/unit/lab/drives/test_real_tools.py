@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from fakes.drive_rig import Rig
-from fakes.sgio_bridge import Bench, bench, build_shim
+from fakes.sgio_bridge import Bench, bench
 from teeth.lab.drives.firmware import make_image
 
 Start = Callable[..., tuple[Rig, Bench]]
@@ -22,14 +22,6 @@ SATA = {"descriptor_sense": True, "erase_seconds": 0.3}
 def needs(tool: str) -> pytest.MarkDecorator:
     path = "/usr/sbin:/usr/bin:/sbin:/bin"
     return pytest.mark.skipif(shutil.which(tool, path=path) is None, reason=f"{tool} is not installed")
-
-
-@pytest.fixture(scope="module")
-def shim(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    library = build_shim(tmp_path_factory.mktemp("shim"))
-    if library is None:
-        pytest.skip("there is no C compiler")
-    return library
 
 
 @pytest.fixture

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from teeth_agent.drives import ata_commands
-from teeth_agent.drives.ata import AtaDrive
+from teeth_agent.drives.ata import AtaDrive, AtaRefused
 from teeth_agent.drives.ata_commands import AtaCommand
 from teeth_agent.drives.ata_identity import SanitizeSupport
 from teeth_agent.drives.ata_sanitize import SanitizeStatus
@@ -29,31 +29,45 @@ def ata_erase(
     method: Method,
     drive: AtaDrive,
     *,
-    allow_exit: bool = False,
+    exit_allowed: bool = False,
+    ours: bool = False,
     tries: Tries | None = None,
     clock: Callable[[], float] = time.monotonic,
     aside: Aside = in_thread,
 ) -> DeviceErase:
-    """One attempt of ``method``, one of METHODS. ``allow_exit``: after a sanitize that failed the drive may
-    be used again, for a lower rung; else it stays closed. Raises DeviceError when the drive does not answer.
+    """One attempt of ``method``, one of METHODS; see SanitizeErase and SecurityErase for the rest.
+
+    Raises DeviceError when the drive does not answer.
     """
     if method in _SANITIZES:
-        return SanitizeErase(drive, method, allow_exit=allow_exit)
+        return SanitizeErase(drive, method, exit_allowed=exit_allowed, ours=ours)
     assert method in METHODS, method
     enhanced = method is Method.ATA_SECURITY_ERASE_ENHANCED
     return SecurityErase(drive, enhanced=enhanced, tries=tries, clock=clock, aside=aside)
 
 
+def under_way(drive: AtaDrive) -> SanitizeErase | None:
+    """The sanitize that the drive carries out, taken over to be waited for, whoever began it; None without.
+
+    Which one it is the drive does not tell: its end proves nothing but that another may begin.
+    """
+    erase = SanitizeErase(drive, Method.ATA_SANITIZE_OVERWRITE, exit_allowed=False, ours=True)
+    return erase if erase.adopt() else None
+
+
 class SanitizeErase:
     """A DeviceErase. The drive goes on by itself, over power cuts too, and tells how far it is.
 
-    It does not tell which of its operations runs: what is adopted is any of them, and called so.
+    ``exit_allowed``: after a failure the drive may be used again, for a lower rung; else its medium stays
+    closed. ``ours``: the caller's record says that this very sanitize was begun on this drive. The drive does
+    not tell which one is under way, so one is taken over only then.
     """
 
-    def __init__(self, drive: AtaDrive, method: Method, *, allow_exit: bool) -> None:
+    def __init__(self, drive: AtaDrive, method: Method, *, exit_allowed: bool, ours: bool) -> None:
         self._drive = drive
         self._method = method
-        self._allow_exit = allow_exit
+        self._exit_allowed = exit_allowed
+        self._ours = ours
         self._from = len(drive.commands)
         self._adopted = False
 
@@ -67,7 +81,7 @@ class SanitizeErase:
         return self._drive.commands[self._from :]
 
     def start(self) -> None:
-        """Keep others from freezing it, and begin.
+        """Keep others from freezing it, and begin; also what gets a drive out of a failed sanitize.
 
         Raises DeviceError(method_unsupported | locked | frozen | sanitize_running | sanitize_status_lost |
         not_started), or the drive's refusal.
@@ -84,11 +98,20 @@ class SanitizeErase:
             self._drive.sanitize_antifreeze()
             # Something is set now: a way that cuts it off would cut off the end of the erase too.
             self._ready(self._drive.sanitize_status())
-        self._drive.sanitize(make, allow_exit=self._allow_exit)
+        self._begin(make)
         self._adopted = False
         begun = self._drive.sanitize_status()
         if not (begun.running or begun.succeeded or begun.failed or begun.running is None):
             raise DeviceError(f"{name} took the sanitize command and did nothing", code="not_started")
+
+    def _begin(self, make: Callable[..., AtaCommand]) -> None:
+        try:
+            self._drive.sanitize(make, exit_allowed=self._exit_allowed)
+        except AtaRefused:
+            # After a failure that may not be left only such a sanitize is taken again (ACS-4 4.15).
+            if not (self._exit_allowed and self._drive.sanitize_status().failed):
+                raise
+            self._drive.sanitize(make, exit_allowed=False)
 
     def _ready(self, status: SanitizeStatus) -> None:
         name = self._drive.name
@@ -103,10 +126,10 @@ class SanitizeErase:
             )
 
     def adopt(self) -> bool:
-        if not self._drive.identify().sanitize.supported:
+        """A failed one is not taken over: ``start`` begins it anew."""
+        if not self._ours or not self._drive.identify().sanitize.supported:
             return False
-        status = self._drive.sanitize_status()
-        self._adopted = bool(status.running or status.failed)
+        self._adopted = bool(self._drive.sanitize_status().running)
         return self._adopted
 
     def poll(self) -> Poll:
@@ -135,9 +158,23 @@ class SanitizeErase:
         return status.evidence() | {"adopted": self._adopted, "readable": True}
 
     def abandon(self) -> None:
-        """Leave the failed state if the operation allowed that. Sanitize sets no password."""
-        if self._allow_exit and self._drive.sanitize_status().failed:
-            self._drive.sanitize_status(clear_failed=True)
+        """Leave the failed state if the operation allowed that. Sanitize sets no password.
+
+        Raises DeviceError: still_running, or fenced when the drive keeps its medium closed for good.
+        """
+        name, status = self._drive.name, self._drive.sanitize_status()
+        if status.running:
+            raise DeviceError(f"{name} still erases and cannot be stopped", code="still_running")
+        if not status.failed:
+            return
+        if not self._exit_allowed:
+            raise _fenced(name, "the policy does not allow to leave the failed state")
+        if self._drive.sanitize_status(clear_failed=True).failed:
+            raise _fenced(name, "it stays in the failed state")
+
+
+def _fenced(name: str, why: str) -> DeviceError:
+    return DeviceError(f"{name} is fenced after a failed sanitize: {why}", code="fenced")
 
 
 def _reason(status: SanitizeStatus) -> str:

@@ -84,7 +84,9 @@ def _controller(core: Core) -> bytes:
     text(data, 4, 20, disk.serial)
     text(data, 24, 40, model_name(disk))
     text(data, 64, 8, disk.state.firmware)
-    data[73:76] = bytes.fromhex(spec.wwn)[3:0:-1] if spec.wwn[0] != "0" else bytes(3)
+    data[73:76] = int(spec.wwn[1:7], 16).to_bytes(
+        3, "little"
+    )  # an NAA name has the OUI behind its first digit
     data[77] = TRANSFER_SHIFT
     put(data, 78, 2, CONTROLLER_ID)
     put(data, 80, 4, VERSION)
@@ -162,8 +164,9 @@ def _percent_left(core: Core, namespace: Namespace) -> int:
 
 
 def namespace_guid(core: Core, namespace: Namespace) -> bytes:
-    """NGUID: the drive's name, then which of the namespaces that were ever made on it this is."""
-    return bytes.fromhex(core.spec.wwn) + namespace.serial.to_bytes(8, "big")
+    """NGUID (base 2.0, 5.17.2.1): which of the namespaces that were ever made on the drive this is, then the
+    drive's OUI and number."""
+    return namespace.serial.to_bytes(8, "big") + bytes.fromhex(core.spec.wwn[1:] + "0")
 
 
 def _descriptors(core: Core, nsid: int) -> bytes:
