@@ -470,7 +470,10 @@ class Disk:
         self.powered = False
         self._volatile_max = None
         if self.job is not None:
-            self.state.sanitize.done = self.fraction() if self.state.sanitize.state == "running" else 0.0
+            done = self.fraction()
+            # The clock has gone on since the last look: what counts as done must be done.
+            self._advance(self.job, done)
+            self.state.sanitize.done = done if self.state.sanitize.state == "running" else 0.0
             self.job = None
         for behaviour in self.behaviours:
             behaviour.power_lost(self)
