@@ -187,6 +187,31 @@ def test_a_sanitize_goes_on_after_a_power_cut(tmp_path: Path) -> None:
     assert rig.marked() == []
 
 
+def test_a_power_cut_while_the_clock_runs_on_leaves_no_block_out() -> None:
+    rig = NvmeRig()
+    rig.drive.disk.clock = ticking = Ticking(rig)
+    rig.good(0x84, cdw10=BLOCK)
+    rig.now += 4.0
+    ticking.step = 0.01  # about eight blocks from one look at the clock to the next
+    rig.drive.power_cycle()
+    ticking.step = 0.0
+    rig.now += 10.0
+    assert rig.sanitize_log()[1] & 7 == 1
+    assert rig.marked() == []
+
+
+class Ticking:
+    """A clock that goes on with every look at it."""
+
+    def __init__(self, rig: NvmeRig) -> None:
+        self._rig = rig
+        self.step = 0.0
+
+    def __call__(self) -> float:
+        self._rig.now += self.step
+        return self._rig.now
+
+
 def test_a_failed_restricted_sanitize_can_only_be_repeated(tmp_path: Path) -> None:
     rig = NvmeRig(state=tmp_path / "state").lie("sanitize-fails:30")
     rig.sanitize(BLOCK)
