@@ -268,3 +268,26 @@ def test_what_a_disk_costs_in_memory_does_not_grow_with_it():
     assert done.distance == DISTANCE
     assert done.readback.holds
     assert sum(disk.buffers.values()) <= (IN_FLIGHT + 1) * CHUNK
+
+
+@pytest.mark.parametrize("block", [512, 4096])
+@pytest.mark.parametrize("blocks", [1, 3, 255, 257, 64 * 256 + 1])
+def test_every_request_is_of_whole_blocks(block, blocks):
+    class Strict(Watched):
+        logical_block = block
+
+        def write_from(self, offset, buffer):
+            assert offset % block == 0
+            assert len(buffer) % block == 0
+            super().write_from(offset, buffer)
+
+        def read_into(self, offset, buffer):
+            assert offset % block == 0
+            assert len(buffer) % block == 0
+            super().read_into(offset, buffer)
+
+    disk = Strict(block * blocks)
+    done = overwrite(disk, lambda length: None, seeks=False, distance=NEAR)
+    assert done.readback.holds
+    assert disk.content == bytes(block * blocks)
+    assert disk.nearest >= (NEAR if done.distance else 0)
