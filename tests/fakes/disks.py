@@ -8,11 +8,13 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
+from teeth_agent.erase.examine import Examination
 from teeth_agent.erase.execute import World
 from teeth_agent.erase.hidden import Hidden, State
 from teeth_agent.erase.kernellog import KernelLog
-from teeth_agent.erase.methods.carry import Tools
-from teeth_agent.erase.model import Medium
+from teeth_agent.erase.methods import DeviceErase, Poll, Ports
+from teeth_agent.erase.methods import State as Standing
+from teeth_agent.erase.model import Medium, Method, Unit
 from teeth_agent.errors import DeviceError
 
 PATTERN = b"REMAINS "
@@ -51,8 +53,8 @@ class MemoryDisk:
     def zero_range(self, offset: int, length: int) -> None:
         self.store(offset, bytes(length))
 
-    def format(self, secure_erase: int) -> None:
-        """What an NVMe drive does on Format NVM."""
+    def erase(self) -> None:
+        """What the drive does on an erase of its own."""
         self.content[:] = bytes(self.size)
 
 
@@ -72,13 +74,13 @@ class SkipsLastBlock(MemoryDisk):
 
 
 class ErasesHalf(MemoryDisk):
-    """Takes small writes anywhere, but large zeroing ones only in its first half; formats half, too."""
+    """Takes small writes anywhere, large ones only in its first half; erases half by itself, too."""
 
     def store(self, offset: int, data: bytes) -> None:
         if len(data) <= 4096 or offset < self.size // 2:
             super().store(offset, data)
 
-    def format(self, secure_erase: int) -> None:
+    def erase(self) -> None:
         self.content[: self.size // 2] = bytes(self.size // 2)
 
 
@@ -165,6 +167,66 @@ def nvme_medium(controller: str, namespace: int = 1, **changes: Any) -> Medium:
     return medium(name, **{**fields, **changes})
 
 
+def no_erase(method: Method, unit: Unit) -> DeviceErase:
+    raise AssertionError(f"{method.value} is not expected here")
+
+
+def no_port(devnode: str) -> Any:
+    raise AssertionError(f"nobody speaks to {devnode} here")
+
+
+class FakeErase:
+    """A teeth_agent.erase.methods.DeviceErase of disks in memory: done at the last of ``polls``.
+
+    A poll is a fraction, None, or a state that ends it, or an error to be raised.
+    """
+
+    def __init__(
+        self,
+        disks: Sequence[MemoryDisk],
+        polls: Sequence[float | Standing | DeviceError | None] = (Standing.DONE,),
+        *,
+        estimate: float | None = None,
+    ) -> None:
+        self.estimate = estimate
+        self.commands: list[str] = []
+        self.abandoned = 0
+        self.refusal: DeviceError | None = None
+        self.left: DeviceError | None = None
+        self.incomplete: DeviceError | None = None
+        self._disks = disks
+        self._polls = list(polls)
+
+    def start(self) -> None:
+        self.commands.append("erase")
+        if self.refusal is not None:
+            raise self.refusal
+
+    def adopt(self) -> bool:
+        return False
+
+    def poll(self) -> Poll:
+        answer = self._polls.pop(0) if len(self._polls) > 1 else self._polls[0]
+        if isinstance(answer, DeviceError):
+            raise answer
+        if isinstance(answer, Standing):
+            if answer is Standing.DONE:
+                for disk in self._disks:
+                    disk.erase()
+            return Poll(state=answer, fraction=None, evidence={"raw": "00"})
+        return Poll(state=Standing.RUNNING, fraction=answer, evidence={"raw": "01"})
+
+    def complete(self) -> dict[str, Any]:
+        if self.incomplete is not None:
+            raise self.incomplete
+        return {"raw": "00"}
+
+    def abandon(self) -> None:
+        self.abandoned += 1
+        if self.left is not None:
+            raise self.left
+
+
 class Bench:
     """The world of the executor, with these disks in it."""
 
@@ -175,8 +237,9 @@ class Bench:
         self.hidden = Hidden(state=State.NONE, reason="looked")
         self.busy: dict[str, int] = {}
         self.records: list[bytes | OSError] = []
-        self.format_namespace: Any = None
-        self.identify_controller: Any = None
+        self.erases: Callable[[Method, Unit], DeviceErase] = no_erase
+        self.recovered: list[dict[str, Any]] = []
+        self.allowed_exits: list[bool] = []
 
     @contextmanager
     def open(self, path: str, *, write: bool) -> Iterator[MemoryDisk]:
@@ -185,16 +248,22 @@ class Bench:
             raise DeviceError(f"{path} is in use", code="device_busy")
         yield self.disks[path]
 
+    @contextmanager
+    def make_erase(
+        self, method: Method, unit: Unit, ports: Ports, *, allow_exit: bool, tries: object = None
+    ) -> Iterator[DeviceErase]:
+        self.allowed_exits.append(allow_exit)
+        yield self.erases(method, unit)
+
     def world(self) -> World:
         return World(
-            tools=Tools(
-                open=self.open,
-                format_namespace=self.format_namespace,
-                identify_controller=self.identify_controller,
-            ),
+            open=self.open,
+            ports=Ports(open_scsi=no_port, open_nvme=no_port),
             look=lambda: self.look(),
             settle=lambda: None,
-            look_hidden=lambda unit: self.hidden,
+            make_erase=self.make_erase,
+            examine=lambda unit, ports: Examination(identity={}, hidden=self.hidden),
+            recover=lambda unit, rescue: self.recovered,
             clock=iter(range(1 << 40)).__next__,
             pause=lambda seconds: None,
         )

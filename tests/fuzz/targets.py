@@ -17,10 +17,11 @@ from protocol.corpus.case import Case, Stage
 from protocol.corpus.play import play
 from protocol.corpus.table import cases, found_inputs
 from teeth_agent import config
-from teeth_agent.errors import AgentError
+from teeth_agent.drives import nvmedata, scsidata
+from teeth_agent.drives.ata_identity import parse_identity
+from teeth_agent.drives.sense import parse_sense
+from teeth_agent.errors import DeviceError
 from teeth_agent.image import http as agent_http
-from teeth_agent.run import Completed
-from teeth_agent.tools import hdparm, nvme
 from teeth_protocol.connection import Role
 from teeth_protocol.strictjson import JsonError, dumps, loads
 
@@ -186,34 +187,50 @@ def _cmdline_seeds() -> Iterator[bytes]:
     yield b"\xff\x00 a=\xc3\xa9"
 
 
-# --- what tools print
+# --- what drives answer
+
+_ANSWERS: tuple[Callable[[bytes], object], ...] = (
+    parse_identity,
+    nvmedata.parse_controller,
+    lambda data: nvmedata.parse_namespace(1, data),
+    nvmedata.parse_list,
+    nvmedata.parse_sanitize_log,
+    nvmedata.parse_firmware_log,
+    scsidata.parse_inquiry,
+    lambda data: scsidata.parse_designators(scsidata.page_body(0x83, data)),
+    scsidata.parse_block_limits,
+    scsidata.parse_characteristics,
+    scsidata.parse_provisioning,
+    scsidata.parse_capacity,
+    scsidata.parse_support,
+    scsidata.parse_keys,
+    lambda data: scsidata.parse_defects(data, long=True),
+    lambda data: scsidata.parse_defects(data, long=False),
+    lambda data: scsidata.parse_write_protected(data, long=False),
+)
 
 
-def tools(data: bytes) -> None:
-    text = data.decode("utf-8", "replace")
-    identity = hdparm.parse_identity(text)
-    assert isinstance(identity.frozen, bool)
-    sectors = hdparm.parse_max_sectors(text)
-    assert (sectors.accessible is None) == (sectors.native is None)
-    done = Completed(argv=("nvme", "id-ctrl"), returncode=0, stdout=text, stderr="")
-    with contextlib.suppress(AgentError):
-        answer = nvme._json(done)
-        with contextlib.suppress(AgentError):
-            controller = nvme.parse_controller("nvme0", answer)
-            assert isinstance(controller.erases_all_at_once, bool)
-        assert all(isinstance(number, int) for number in nvme.parse_namespaces(answer))
+def drives(data: bytes) -> None:
+    """Every reader of a drive's answer reads any bytes, or says in its own words that it cannot."""
+    for read in _ANSWERS:
+        with contextlib.suppress(DeviceError):
+            read(data)
+    assert isinstance(parse_sense(data).readable, bool)
 
 
-def _tools_seeds() -> Iterator[bytes]:
-    yield b'{"oacs":22,"fna":7,"sanicap":3,"tnvmcap":"512110190592","unvmcap":0}'
-    yield b'{"nsid_list":[{"nsid":1},{"NSID":2}]}'
-    yield b'{"oacs":1e999,"fna":"0x1","sanicap":NaN}'
-    yield b" max sectors   = 2097152/2097152, HPA is disabled\n"
-    yield (
-        b"ATA device, with non-removable media\nCommands/features:\n\t   *\tHost Protected Area feature set\n"
-        b"Security: \n\tMaster password revision code = 65534\n\t\tsupported\n\tnot\tenabled\n\tnot\tlocked\n"
-        b"\tnot\tfrozen\nLogical Unit WWN\n"
-    )
+def _drives_seeds() -> Iterator[bytes]:
+    yield bytes(512)
+    words = bytearray(512)
+    words[0:2], words[164:168] = b"\x40\x00", b"\x02\x04\x00\x4c"
+    words[510] = 0xA5
+    words[511] = -sum(words) & 0xFF
+    yield bytes(words)
+    yield b"\x00\x83\x00\x0c\x01\x03\x00\x08\x50\x00\xc5\x00\xa1\xb2\xc3\xd4"
+    yield bytes.fromhex("70000200000000180000000004 1b00808000".replace(" ", "")) + bytes(14)
+    yield bytes.fromhex("720200000000000e090c00000000000000000000004050")
+    yield bytes(8) + (4096).to_bytes(4, "big") + bytes(20)
+    yield bytes(4096)
+    yield b"\xff" * 4096
 
 
 TARGETS = {
@@ -226,7 +243,7 @@ TARGETS = {
         Target(name="agent", run=connection_of(Role.AGENT), seeds=_wire_seeds(Role.AGENT), most=1024),
         Target(name="http", run=http_head, seeds=_http_seeds, most=1024),
         Target(name="cmdline", run=cmdline, seeds=_cmdline_seeds, most=2048),
-        Target(name="tools", run=tools, seeds=_tools_seeds, most=8192),
+        Target(name="drives", run=drives, seeds=_drives_seeds, most=8192),
     )
 }
 

@@ -5,29 +5,34 @@ from __future__ import annotations
 from fakes.reporting import ToldReporter
 from fakes.simulated_drives import SimulatedMachine
 from teeth_agent.erase.execute import World, execute
-from teeth_agent.erase.hidden import Hidden, State
-from teeth_agent.erase.methods.carry import Tools
-from teeth_agent.erase.plan import Probes, plan_erase
+from teeth_agent.erase.leftovers import look_over
+from teeth_agent.erase.methods import Ports
+from teeth_agent.erase.methods.ata_leftovers import Tries
+from teeth_agent.erase.plan import plan_erase
 from teeth_agent.erase.policy import Policy
 from teeth_agent.erase.record import UnitRecord
+from teeth_agent.tasks.disk_erase import probe_units
 
 # The one that every tool which finds a locked drive may know of.
-PASSWORD = b"teeth".ljust(32, b"\0")
+PASSWORD = b"TEETHERASE".ljust(32, b"\0")
 
 
 def erase(machine: SimulatedMachine, policy: Policy) -> list[UnitRecord]:
     """Every drive's record, as the task would send it home."""
-    plan = plan_erase(machine.look(), policy, Probes())
-    return execute(plan, world(machine), machine.kernel_log(), ToldReporter())
+    reporter = ToldReporter()
+    media = machine.look()
+    plan = plan_erase(media, policy, probe_units(media, ports(machine), reporter))
+    return execute(plan, world(machine), machine.kernel_log(), reporter)
+
+
+def ports(machine: SimulatedMachine) -> Ports:
+    return Ports(open_scsi=machine.open_scsi, open_nvme=machine.open_nvme)
 
 
 def world(machine: SimulatedMachine) -> World:
-    return World(
-        tools=Tools(open=machine.open),
-        look_hidden=lambda unit: Hidden(state=State.NOT_APPLICABLE, reason="not looked for"),
-        **machine.parts(),
-    )
+    return World(open=machine.open, ports=ports(machine), tries=Tries(), **machine.parts())
 
 
 def recover(machine: SimulatedMachine) -> None:
     """What the agent does at every start before anything else: see to what an interrupted erase left."""
+    look_over(machine.look(), ports(machine), Tries())

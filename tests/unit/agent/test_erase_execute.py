@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import errno
+import random
+import threading
 from dataclasses import replace
 
 import pytest
@@ -12,6 +14,7 @@ from fakes.disks import (
     CannotBeRead,
     ErasesHalf,
     FailsHalfway,
+    FakeErase,
     KeepsNothing,
     KeepsOneBlock,
     MemoryDisk,
@@ -21,19 +24,18 @@ from fakes.disks import (
     nvme_medium,
 )
 from fakes.reporting import ToldReporter
-from teeth_agent.erase.capabilities import NvmeCapabilities
+from teeth_agent.erase import execute as execution
+from teeth_agent.erase.capabilities import AtaCapabilities, AtaSecurity, NvmeCapabilities, Sanitizes
 from teeth_agent.erase.execute import execute
 from teeth_agent.erase.hidden import Hidden, State
+from teeth_agent.erase.methods import State as Standing
 from teeth_agent.erase.model import Outcome
 from teeth_agent.erase.plan import Probes, plan_erase
 from teeth_agent.erase.policy import Policy, Verification
 from teeth_agent.erase.protect import Facts
-from teeth_agent.errors import DeviceError, ToolError
-from teeth_agent.run import Completed
-from teeth_agent.tools.nvme import Controller
+from teeth_agent.errors import DeviceError
 
 FORMATS = NvmeCapabilities(format=True)
-CONTROLLER = Controller(name="nvme0", oacs=2, fna=0, sanicap=0, total_capacity=0, unallocated_capacity=0)
 
 
 def can(capabilities, name="nvme0n1"):
@@ -60,7 +62,9 @@ def test_an_honest_disk_is_cleared_with_all_six_proofs():
     proof = record.to_json()["proof"]
     assert proof["identity"] == {"unchanged": True, "changes": []}
     assert proof["device_status"] == {"completed": True, "bytes_written": disk.size, "flushed": True}
-    assert proof["canaries"] == {"count": 66, "survived": 0}
+    assert proof["canaries"]["count"] == 70
+    assert proof["canaries"]["survived"] == 0
+    assert proof["canaries"]["second_looks"][0]["returned"] == []
     assert proof["readback"]["kind"] == "full"
     assert proof["readback"]["bytes"] == disk.size
     assert proof["readback"]["mismatches"] == 0
@@ -146,10 +150,19 @@ def test_a_disk_that_came_into_use_since_the_plan_is_not_written():
     ],
 )
 def test_what_the_kernel_says_of_the_disk_counts(records, code):
-    bench = one(MemoryDisk("sda"))
-    bench.records = list(records)
+    class Speaks(MemoryDisk):
+        def reread_partitions(self):
+            bench.records += records
+
+    bench = one(Speaks("sda"))
     (record,) = erase(bench)
     assert (record.outcome, record.code) == (Outcome.FAILED, code)
+
+
+def test_what_the_kernel_said_before_is_of_no_account():
+    bench = one(MemoryDisk("sda"))
+    bench.records = [b"3,1,5,-;I/O error, dev sda, sector 100 op 0x0:(READ)"]
+    assert erase(bench)[0].outcome is Outcome.CLEARED
 
 
 @pytest.mark.parametrize("state", [State.FOUND, State.UNKNOWN])
@@ -244,55 +257,61 @@ def test_two_disks_that_claim_to_be_one_are_both_not_erased():
     assert (record.outcome, record.code) == (Outcome.FAILED, "paths_disagree")
 
 
-def nvme_bench(disk, media=None):
+def nvme_bench(disk, media=None, erases=None):
+    """A bench on which the drive erases by itself; ``sent`` are the methods that were asked of it."""
     bench = Bench([disk], media or [nvme_medium("nvme0")])
     sent = []
 
-    def format_namespace(devnode, secure_erase):
-        sent.append((devnode, secure_erase))
-        bench.disks[devnode].format(secure_erase)
-        return Completed(argv=(), returncode=0, stdout="Success", stderr="")
+    def make(method, unit):
+        sent.append(method.value)
+        return erases or FakeErase(list(bench.disks.values()))
 
-    bench.format_namespace = format_namespace
-    bench.identify_controller = lambda name: CONTROLLER
+    bench.erases = make
     return bench, sent
 
 
-def test_an_nvme_format_that_proves_itself_is_enough():
+def test_an_erase_by_the_drive_that_proves_itself_is_enough():
     disk = MemoryDisk("nvme0n1")
     bench, sent = nvme_bench(disk)
     (record,) = erase(bench, probes=can(FORMATS))
     assert (record.outcome, record.rung.name) == (Outcome.CLEARED, "nvme_format_user_data")
-    assert sent == [("/dev/nvme0n1", 1)]
+    assert sent == ["nvme_format_user_data"]
     assert disk.written < 1 << 20  # only canaries
-    assert record.commands == ["nvme format /dev/nvme0n1 --ses=1 --force --timeout=21600000"]
+    assert record.commands == ["erase"]
+    status = record.to_json()["proof"]["device_status"]
+    assert status == {"completed": True, "nvme_format_user_data": {"last_poll": {"raw": "00"}, "raw": "00"}}
 
 
-def test_every_namespace_is_formatted_and_proven():
+def test_every_namespace_is_proven():
     media = [nvme_medium("nvme0", 1), nvme_medium("nvme0", 2)]
     bench, sent = nvme_bench(MemoryDisk("nvme0n1"), media)
     bench.disks["/dev/nvme0n2"] = MemoryDisk("nvme0n2")
     (record,) = erase(bench, probes=can(FORMATS))
     assert record.outcome is Outcome.CLEARED
-    assert [devnode for devnode, _ in sent] == ["/dev/nvme0n1", "/dev/nvme0n2"]
-    assert record.to_json()["proof"]["canaries"]["count"] == 132
+    assert len(sent) == 1
+    assert record.to_json()["proof"]["canaries"]["count"] == 140
 
 
-def test_crypto_erase_comes_first_and_is_a_purge():
-    crypto = replace(FORMATS, format_crypto=True)
+def test_crypto_then_block_is_one_rung_and_a_purge():
     bench, sent = nvme_bench(MemoryDisk("nvme0n1"))
-    (record,) = erase(bench, probes=can(crypto))
-    assert (record.outcome, record.rung.name) == (Outcome.PURGED, "nvme_format_crypto")
-    assert sent == [("/dev/nvme0n1", 2)]
+    both = NvmeCapabilities(sanitizes=Sanitizes(crypto=True, block=True))
+    (record,) = erase(bench, probes=can(both))
+    assert record.outcome is Outcome.PURGED
+    assert record.rung.name == "nvme_sanitize_crypto+nvme_sanitize_block"
+    assert sent == ["nvme_sanitize_crypto", "nvme_sanitize_block"]
+    assert bench.allowed_exits == [True, True]
 
 
-def test_a_format_that_leaves_data_falls_to_the_next_rung():
-    class FormatsNothing(MemoryDisk):
-        def format(self, secure_erase):
-            pass
+class KeepsAll(MemoryDisk):
+    """Says that it erased, and did nothing."""
 
+    def erase(self):
+        pass
+
+
+def test_an_erase_that_leaves_data_falls_to_the_next_rung():
     reporter = ToldReporter()
-    bench, _ = nvme_bench(FormatsNothing("nvme0n1"))
+    bench, _ = nvme_bench(KeepsAll("nvme0n1"))
     (record,) = erase(bench, probes=can(FORMATS), reporter=reporter)
     assert (record.outcome, record.rung.name) == (Outcome.CLEARED, "overwrite")
     assert [attempt["code"] for attempt in record.attempts] == ["canary_survived", ""]
@@ -300,16 +319,203 @@ def test_a_format_that_leaves_data_falls_to_the_next_rung():
     assert percents == sorted(percents)
 
 
-def test_a_format_that_the_drive_refuses_falls_to_the_next_rung():
-    bench, _ = nvme_bench(MemoryDisk("nvme0n1"))
+def test_without_fallback_the_first_rung_decides():
+    bench, _ = nvme_bench(KeepsAll("nvme0n1"))
+    (record,) = erase(bench, policy=Policy(fallback=False), probes=can(FORMATS))
+    assert (record.outcome, record.code) == (Outcome.FAILED, "canary_survived")
 
-    def refuse(devnode, secure_erase):
-        raise ToolError("nvme ended with 1: NVMe status: Invalid Format")
 
-    bench.format_namespace = refuse
+def test_an_erase_that_the_drive_refuses_falls_to_the_next_rung():
+    refuses = FakeErase([])
+    refuses.refusal = DeviceError("invalid format", code="refused")
+    bench, _ = nvme_bench(MemoryDisk("nvme0n1"), erases=refuses)
     (record,) = erase(bench, probes=can(FORMATS))
     assert (record.outcome, record.rung.name) == (Outcome.CLEARED, "overwrite")
-    assert record.attempts[0]["code"] == "tool_failed"
+    assert record.attempts[0]["code"] == "refused"
+    assert refuses.abandoned == 1
+
+
+def test_the_drive_s_own_word_for_its_end_is_asked_for():
+    disk = MemoryDisk("nvme0n1")
+    erases = FakeErase([disk])
+    erases.incomplete = DeviceError("its log tells of another command", code="not_completed")
+    bench, _ = nvme_bench(disk, erases=erases)
+    (record,) = erase(bench, policy=Policy(fallback=False), probes=can(FORMATS))
+    assert (record.outcome, record.code) == (Outcome.FAILED, "not_completed")
+
+
+SANITIZED = NvmeCapabilities(sanitizes=Sanitizes(block=True))
+
+
+def test_a_failed_sanitize_is_given_back_and_the_next_rung_climbed():
+    fails = FakeErase([], [0.5, Standing.FAILED])
+    bench, _ = nvme_bench(MemoryDisk("nvme0n1"), erases=fails)
+    (record,) = erase(bench, probes=can(SANITIZED))
+    assert (record.outcome, record.rung.name) == (Outcome.CLEARED, "overwrite")
+    assert fails.abandoned == 1
+
+
+def test_a_failed_sanitize_stays_fenced_when_the_command_wants_it():
+    fails = FakeErase([], [Standing.FAILED])
+    bench, _ = nvme_bench(MemoryDisk("nvme0n1"), erases=fails)
+    (record,) = erase(bench, policy=Policy(fence=True), probes=can(SANITIZED))
+    assert (record.outcome, record.code) == (Outcome.FENCED, "fenced")
+    assert fails.abandoned == 0
+    assert bench.allowed_exits == [False]
+
+
+def test_a_drive_left_locked_ends_the_ladder_with_the_password_in_the_record():
+    locked = FakeErase([], [Standing.FAILED])
+    locked.left = DeviceError("/dev/sda stays locked: TEETHERASE opens it", code="drive_left_locked")
+    bench = Bench([MemoryDisk("sda")], [medium("sda", transport="sata")])
+    bench.erases = lambda method, unit: locked
+    probes = can(AtaCapabilities(security=AtaSecurity(supported=True)), "sda")
+    reporter = ToldReporter()
+    (record,) = erase(bench, probes=probes, reporter=reporter)
+    assert (record.outcome, record.code) == (Outcome.LOCKED, "drive_left_locked")
+    assert "TEETHERASE" in record.reason
+    assert reporter.logs[-1]["level"] == "critical"
+
+
+def test_a_drive_that_gives_zeros_until_it_is_written_to_is_found_out():
+    class ReadsZero(KeepsAll):
+        hides = False
+
+        def erase(self):
+            self.hides = True
+
+        def store(self, offset, data):
+            self.hides = False
+            super().store(offset, data)
+
+        def read_into(self, offset, buffer):
+            super().read_into(offset, buffer)
+            if self.hides:
+                buffer[:] = bytes(len(buffer))
+
+    bench, _ = nvme_bench(ReadsZero("nvme0n1"))
+    (record,) = erase(bench, policy=Policy(fallback=False), probes=can(FORMATS))
+    assert (record.outcome, record.code) == (Outcome.FAILED, "content_returned")
+
+
+def test_an_overwrite_on_top_makes_up_for_a_drive_that_gives_zeros_from_its_cache():
+    class FromCache(KeepsAll):
+        def __init__(self, name):
+            super().__init__(name)
+            self.masked = set()
+
+        def erase(self):
+            self.masked = set(range(0, self.size, 512))
+
+        def store(self, offset, data):
+            self.masked -= set(range(offset, offset + len(data), 512))
+            super().store(offset, data)
+
+        def read_into(self, offset, buffer):
+            super().read_into(offset, buffer)
+            for at in range(0, len(buffer), 512):
+                if offset + at in self.masked:
+                    buffer[at : at + 512] = bytes(512)
+
+    disk = FromCache("nvme0n1")
+    bench, _ = nvme_bench(disk)
+    policy = Policy(verification=Verification.OVERWRITE)
+    (record,) = erase(bench, policy=policy, probes=can(SANITIZED))
+    assert (record.outcome, record.rung.name) == (Outcome.PURGED, "nvme_sanitize_block+overwrite")
+    assert record.known_zero
+    assert not any(disk.content)
+
+
+@pytest.mark.parametrize(
+    ("fill", "outcome"),
+    [
+        (lambda size: random.Random(1).randbytes(size), Outcome.PURGED),
+        (lambda size: bytes(size), Outcome.PURGED),
+        (lambda size: b"\xff" * size, Outcome.PURGED),
+        (lambda size: random.Random(1).randbytes(size // 2) + bytes(size // 2), Outcome.PURGED),
+        (lambda size: (b"AB" * 256 + bytes(7680)) * (size // 8192), Outcome.FAILED),
+    ],
+)
+def test_after_a_change_of_the_key_anything_but_order_may_be_read(fill, outcome):
+    class Crypto(MemoryDisk):
+        def erase(self):
+            self.content[:] = fill(self.size)
+
+    bench, _ = nvme_bench(Crypto("nvme0n1"))
+    probes = can(NvmeCapabilities(sanitizes=Sanitizes(crypto=True)))
+    (record,) = erase(bench, policy=Policy(fallback=False), probes=probes)
+    assert record.outcome is outcome, record.reason
+    assert not record.known_zero or fill(1024) == bytes(1024)
+
+
+def test_what_was_noise_before_must_not_come_back_as_the_same_noise():
+    class KeepsKey(MemoryDisk):
+        def __init__(self, name):
+            super().__init__(name)
+            self.content[:] = random.Random(1).randbytes(self.size)
+            self.old = bytes(self.content)
+
+        def erase(self):
+            self.content[:] = self.old  # canaries gone, the rest as it was
+
+    bench, _ = nvme_bench(KeepsKey("nvme0n1"))
+    probes = can(NvmeCapabilities(sanitizes=Sanitizes(crypto=True)))
+    (record,) = erase(bench, policy=Policy(fallback=False), probes=probes)
+    assert (record.outcome, record.code) == (Outcome.FAILED, "not_zero")
+
+
+def test_what_an_interrupted_erase_left_is_seen_to_first_and_recorded():
+    bench, _ = nvme_bench(MemoryDisk("nvme0n1"))
+    bench.recovered = [{"found": "sanitizing", "kind": "block"}]
+    (record,) = erase(bench, probes=can(FORMATS))
+    assert record.outcome is Outcome.CLEARED
+    assert record.to_json()["recovered"] == bench.recovered
+
+
+def test_a_drive_that_is_unplugged_while_it_erases_is_left_alone():
+    bench, _ = nvme_bench(MemoryDisk("nvme0n1"), erases=FakeErase([], [0.1]))
+    looks = iter([bench.media, bench.media])
+    bench.look = lambda: next(looks, ())
+    (record,) = erase(bench, policy=Policy(fallback=False), probes=can(SANITIZED))
+    assert (record.outcome, record.code) == (Outcome.FAILED, "identity_changed")
+
+
+def test_cancelling_leaves_a_running_erase_alone_and_says_so():
+    runs = FakeErase([], [0.1])
+    bench, _ = nvme_bench(MemoryDisk("nvme0n1"), erases=runs)
+    (record,) = erase(bench, probes=can(SANITIZED), reporter=ToldReporter(cancel_after=8))
+    assert (record.outcome, record.code) == (Outcome.INTERRUPTED, "cancelled")
+    assert "goes on" in record.reason
+    assert runs.abandoned == 0
+
+
+def test_an_erase_without_end_fails_at_the_time_limit_and_nothing_else_is_tried():
+    bench, sent = nvme_bench(MemoryDisk("nvme0n1"), erases=FakeErase([], [0.1]))
+    reporter = ToldReporter()
+    policy = Policy(time_limit=7200.0)
+    (record,) = erase(bench, policy=policy, probes=can(SANITIZED), reporter=reporter)
+    assert (record.outcome, record.code) == (Outcome.FAILED, "time_limit")
+    assert sent == ["nvme_sanitize_block"]
+    assert [log["event"] for log in reporter.logs].count("erase_stalled") == 1
+
+
+def test_a_drive_that_hangs_does_not_hold_up_the_others(monkeypatch):
+    hangs, release = threading.Event(), threading.Event()
+
+    class Hangs(MemoryDisk):
+        def flush(self):
+            hangs.set()
+            release.wait(30)
+
+    monkeypatch.setattr(execution, "_HANGS_SECONDS", 0.0)
+    monkeypatch.setattr(execution, "_TURN_SECONDS", 0.05)
+    bench = Bench([Hangs("sda")], [medium("sda")])
+    try:
+        (record,) = erase(bench)
+    finally:
+        release.set()
+    assert (record.outcome, record.code) == (Outcome.FAILED, "drive_hangs")
+    assert "canaries" in record.reason
 
 
 def test_sampling_reads_less_and_does_not_make_a_disk_known_zero():
@@ -328,7 +534,7 @@ def test_progress_names_unit_step_rate_and_ends_at_a_hundred():
     erase(Bench([MemoryDisk("sda"), MemoryDisk("sdb")], [medium("sda"), medium("sdb")]), reporter=reporter)
     calls = reporter.progress_calls
     assert {call["unit"] for call in calls} == {"S-sda", "S-sdb"}
-    assert {call["step"] for call in calls} == {"canaries", "overwrite", "verify", "done"}
+    assert {call["step"] for call in calls} == {"recover", "canaries", "overwrite", "verify", "done"}
     assert calls[-1]["percent"] == 100.0
     assert calls[-1]["eta"] == 0.0
     for name in ("S-sda", "S-sdb"):

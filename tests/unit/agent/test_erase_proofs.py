@@ -2,21 +2,22 @@
 
 from __future__ import annotations
 
+import errno
 import itertools
 import random
 import threading
+from types import SimpleNamespace
 
 import pytest
 
 from fakes.disks import Bench, MemoryDisk, medium, nvme_medium
 from teeth_agent.erase.canary import choose_places, plant
-from teeth_agent.erase.hidden import State, judge_ata, judge_nvme, look
+from teeth_agent.erase.hidden import State, judge_ata, judge_nvme
 from teeth_agent.erase.kernellog import KernelLog, about, open_kernel_log, parse_message
 from teeth_agent.erase.model import group_units
 from teeth_agent.erase.readback import read_zeros, sample
 from teeth_agent.erase.stream import chunks, each_chunk
-from teeth_agent.tools.hdparm import Identity, MaxSectors
-from teeth_agent.tools.nvme import Controller
+from teeth_agent.errors import DeviceError
 
 
 @pytest.mark.parametrize("size", [512, 4096, 5120, 8192, 1 << 16, (1 << 20) + 512, 1 << 40])
@@ -28,7 +29,7 @@ def test_canaries_stand_apart_and_hold_both_ends(size):
         assert places[-1] == size - block
         assert all(b - a >= block for a, b in itertools.pairwise(places))
     if size > 1 << 20:
-        assert len(places) == 66
+        assert len(places) == 70
 
 
 def test_canaries_are_elsewhere_each_time():
@@ -197,65 +198,57 @@ def test_without_a_kernel_log_nothing_is_proven(tmp_path):
         assert not log.window(SDA).holds
 
 
-CONTROLLER = Controller(name="nvme1", oacs=10, fna=0, sanicap=0, total_capacity=0, unallocated_capacity=0)
-IDENTITY = Identity(
-    answered=True, has_hpa=False, security_supported=False, enabled=False, locked=False, frozen=False
-)
+def test_a_window_begins_where_it_is_told_to():
+    records = [b"3,1,1,-;sda: I/O error", b"3,2,2,-;sda: I/O error again"]
+
+    def read():
+        if not records:
+            raise BlockingIOError(errno.EAGAIN, "")
+        return records.pop(0)
+
+    log = KernelLog(read)
+    since = log.mark()
+    assert len(log.window(SDA).lines) == 2
+    assert log.window(SDA, since).holds
+    records.append(b"3,3,3,-;sda: medium error")
+    assert log.window(SDA, since).lines == ("sda: medium error",)
+
+
+def controller(**changes):
+    return SimpleNamespace(**{"unvmcap": 0, **changes})
 
 
 def test_hidden_areas_of_nvme():
-    assert judge_nvme(NVME, CONTROLLER, (1,)).state is State.NONE
-    assert judge_nvme(NVME, CONTROLLER, (1, 2)).state is State.FOUND
-    rest = Controller(name="n", oacs=10, fna=0, sanicap=0, total_capacity=9, unallocated_capacity=4)
-    assert judge_nvme(NVME, rest, (1,)).state is State.FOUND
+    assert judge_nvme((1,), controller(), (1,)).state is State.NONE
+    assert judge_nvme((1,), controller(), (1, 2)).state is State.FOUND
+    rest = judge_nvme((1,), controller(unvmcap=4), (1,))
+    assert rest.state is State.FOUND
+    assert rest.after_sanitize().holds
+    assert not judge_nvme((1,), controller(unvmcap=4), (1, 2)).after_sanitize().holds
 
 
 @pytest.mark.parametrize(
-    ("sectors", "answered", "has_hpa", "state"),
+    ("ends", "state"),
     [
-        ((100, 100), True, True, State.NONE),
-        ((90, 100), True, True, State.FOUND),
-        ((None, None), True, True, State.UNKNOWN),
-        ((None, None), True, False, State.NOT_APPLICABLE),
-        ((None, None), False, False, State.UNKNOWN),
+        ({"hpa": 100}, State.NONE),
+        ({"hpa": 120}, State.FOUND),
+        ({"hpa": 100, "dco": 120}, State.FOUND),
+        ({"hpa": None, "dco": 120}, State.FOUND),
+        ({"hpa": None, "dco": 100}, State.UNKNOWN),
+        ({}, State.NOT_APPLICABLE),
     ],
 )
-def test_hidden_areas_of_ata(sectors, answered, has_hpa, state):
-    identity = Identity(
-        answered=answered,
-        has_hpa=has_hpa,
-        security_supported=False,
-        enabled=False,
-        locked=False,
-        frozen=False,
-    )
-    found = judge_ata(MaxSectors(accessible=sectors[0], native=sectors[1]), lambda: identity)
-    assert found.state is state
+def test_hidden_areas_of_ata(ends, state):
+    assert judge_ata(100, ends).state is state
 
 
-def _answer(tmp_path, monkeypatch, text):
-    tool = tmp_path / "hdparm"
-    tool.write_text(f"#!/bin/sh\ncat <<'END'\n{text}\nEND\n")
-    tool.chmod(0o755)
-    monkeypatch.setenv("PATH", str(tmp_path), prepend=":")
+def test_a_size_that_folds_is_seen_by_its_canaries():
+    class Folds(MemoryDisk):
+        def store(self, offset, data):
+            super().store(offset % (self.size // 2), data)
 
+        def read_into(self, offset, buffer):
+            super().read_into(offset % (self.size // 2), buffer)
 
-@pytest.mark.parametrize(
-    ("changes", "state"),
-    [
-        ({"transport": "sata"}, State.FOUND),
-        ({"transport": "sas", "vendor": "ATA"}, State.FOUND),
-        ({"transport": "sas", "vendor": "ACME"}, State.NOT_APPLICABLE),
-        ({"transport": "usb", "vendor": "ATA"}, State.NOT_APPLICABLE),
-    ],
-)
-def test_an_ata_drive_is_asked_for_hidden_sectors_wherever_it_hangs(tmp_path, monkeypatch, changes, state):
-    _answer(tmp_path, monkeypatch, " max sectors   = 10/20, HPA is enabled")
-    (unit,) = group_units((medium("sda", **changes),))
-    assert look(unit).state is state
-
-
-def test_an_ata_drive_whose_adapter_does_not_translate_is_unknown(tmp_path, monkeypatch):
-    _answer(tmp_path, monkeypatch, "SG_IO: bad/missing sense data")
-    (unit,) = group_units((medium("sda", transport="sas", vendor="ATA"),))
-    assert look(unit).state is State.UNKNOWN
+    with pytest.raises(DeviceError, match="does not keep"):
+        plant(Folds("sda"))

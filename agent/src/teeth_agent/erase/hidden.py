@@ -1,15 +1,13 @@
-"""Areas of a unit that no block device shows (E6)."""
+"""Areas of a unit that no block device shows (E6): what the drive's answers mean. Pure."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from enum import Enum
 from typing import Any
 
-from teeth_agent.erase.model import Unit
-from teeth_agent.errors import AgentError
-from teeth_agent.tools import hdparm, nvme
+from teeth_agent.drives.nvmedata import Controller
 
 
 class State(Enum):
@@ -21,20 +19,31 @@ class State(Enum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Hidden:
-    """What was found out about hidden areas; ``reason`` says how, or why there is nothing to look at."""
+    """What was found out about hidden areas; ``reason`` says how, or why there is nothing to look at.
+
+    ``unallocated``: bytes that belong to no namespace. Only a sanitize reaches them.
+    """
 
     state: State
     reason: str
+    unallocated: int = 0
 
     @property
     def holds(self) -> bool:
         return self.state in (State.NONE, State.NOT_APPLICABLE)
 
+    def after_sanitize(self) -> Hidden:
+        """The same, when the whole subsystem was sanitized, what belongs to no namespace with it."""
+        if not self.unallocated:
+            return self
+        reason = f"{self.reason}; a sanitize reaches them all the same"
+        return Hidden(state=State.NONE, reason=reason)
+
     def to_json(self) -> dict[str, Any]:
         return {"state": self.state.value, "reason": self.reason}
 
 
-_NOT_APPLICABLE = {
+NOT_APPLICABLE = {
     "virtio": "a virtual disk ends where its host ends it",
     "xen": "a virtual disk ends where its host ends it",
     "mmc": "boot and general purpose areas are block devices of their own, each judged as a unit",
@@ -43,54 +52,33 @@ _NOT_APPLICABLE = {
 }
 
 
-def look(unit: Unit) -> Hidden:
-    """Look for hidden areas as the transport allows. Never raises: what cannot be read is unknown."""
-    try:
-        if unit.first.controller is not None:
-            return _look_nvme(unit, unit.first.controller)
-        if unit.first.speaks_ata:
-            return _look_ata(unit)
-    except AgentError as error:
-        return Hidden(state=State.UNKNOWN, reason=str(error))
-    reason = _NOT_APPLICABLE.get(
-        unit.first.transport, f"there is no host protected area to be asked for over {unit.first.transport}"
-    )
-    return Hidden(state=State.NOT_APPLICABLE, reason=reason)
-
-
-def _look_nvme(unit: Unit, name: str) -> Hidden:
-    controller = nvme.identify(name)
-    # Only a controller that manages namespaces can have detached ones, and knows the list of allocated ones.
-    listed = nvme.list_namespaces(name, allocated=controller.manages_namespaces)
-    return judge_nvme(unit, controller, listed)
-
-
-def judge_nvme(unit: Unit, controller: nvme.Controller, listed: tuple[int, ...]) -> Hidden:
-    """Every namespace that the drive lists must be one of the unit's, and no capacity may be unallocated."""
-    ours = {extent.medium.namespace for extent in unit.extents}
+def judge_nvme(ours: Collection[int | None], controller: Controller, listed: Sequence[int]) -> Hidden:
+    """Every namespace that the drive lists must be one of ``ours``, and no capacity may be unallocated."""
     foreign = [namespace for namespace in listed if namespace not in ours]
     if foreign:
         return Hidden(state=State.FOUND, reason=f"namespaces without a block device: {foreign[:16]}")
-    if controller.unallocated_capacity:
-        reason = f"{controller.unallocated_capacity} bytes belong to no namespace"
-        return Hidden(state=State.FOUND, reason=reason)
+    if controller.unvmcap:
+        reason = f"{controller.unvmcap} bytes belong to no namespace"
+        return Hidden(state=State.FOUND, reason=reason, unallocated=controller.unvmcap)
     return Hidden(state=State.NONE, reason=f"namespaces {list(listed)} all erased, no unallocated capacity")
 
 
-def _look_ata(unit: Unit) -> Hidden:
-    devnode = unit.first.devnode
-    return judge_ata(hdparm.max_sectors(devnode), lambda: hdparm.identify(devnode))
-
-
-def judge_ata(sectors: hdparm.MaxSectors, identify: Callable[[], hdparm.Identity]) -> Hidden:
-    """The native maximum address must be the accessible one."""
-    if sectors.native is not None and sectors.accessible is not None:
-        if sectors.native == sectors.accessible:
-            return Hidden(state=State.NONE, reason=f"all {sectors.native} sectors are accessible")
-        reason = f"{sectors.accessible} of {sectors.native} sectors are accessible"
-        return Hidden(state=State.FOUND, reason=reason)
-    identity = identify()
-    if identity.answered and not identity.has_hpa:
+def judge_ata(accessible: int, ends: Mapping[str, int | None]) -> Hidden:
+    """``accessible`` sectors must be all. ``ends``: how many there are, by each way of hiding some that the
+    drive has; None where it did not tell."""
+    if not ends:
         reason = "the drive has no feature that hides sectors behind a maximum address"
         return Hidden(state=State.NOT_APPLICABLE, reason=reason)
-    return Hidden(state=State.UNKNOWN, reason="the drive does not tell its native maximum address")
+    more = [
+        f"{name}: {accessible} of {count} sectors"
+        for name, count in ends.items()
+        if count and count > accessible
+    ]
+    if more:
+        return Hidden(state=State.FOUND, reason="; ".join(more))
+    silent = [name for name, count in ends.items() if count is None]
+    if silent:
+        return Hidden(
+            state=State.UNKNOWN, reason=f"the drive does not tell where it ends: {', '.join(silent)}"
+        )
+    return Hidden(state=State.NONE, reason=f"all {accessible} sectors are accessible")

@@ -10,6 +10,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import islice
 from typing import Any
 
 from teeth_agent.erase.model import Unit
@@ -55,6 +56,17 @@ class Window:
         }
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Mark:
+    """A moment in the log: how much trouble and how many gaps there had been."""
+
+    trouble: int = 0
+    gaps: int = 0
+
+
+_BEGIN = Mark()
+
+
 class KernelLog:
     """The kernel's log from one moment on. Any thread may ``drain`` it; do so often, or records are lost."""
 
@@ -63,7 +75,8 @@ class KernelLog:
         self._read_record = read_record
         self._lock = threading.Lock()
         self._trouble: deque[str] = deque(maxlen=_MAX_KEPT)
-        self._complete = True
+        self._seen = 0  # of trouble, what is no longer kept too
+        self._gaps = 0
 
     def drain(self) -> None:
         """Take in what the kernel has said since. Never raises: unreadable makes the window incomplete."""
@@ -71,14 +84,23 @@ class KernelLog:
             for record in self._records():
                 message = parse_message(record)
                 if message is not None and _TROUBLE.search(message):
-                    self._complete = self._complete and len(self._trouble) < _MAX_KEPT
                     self._trouble.append(message)
+                    self._seen += 1
 
-    def window(self, unit: Unit) -> Window:
-        """Everything since the log was opened that concerns this unit."""
+    def mark(self) -> Mark:
+        """This moment, for a window that begins with it."""
         self.drain()
         with self._lock:
-            return Window(lines=tuple(about(unit, self._trouble)), complete=self._complete)
+            return Mark(trouble=self._seen, gaps=self._gaps)
+
+    def window(self, unit: Unit, since: Mark = _BEGIN) -> Window:
+        """Everything since that moment, at first since the log was opened, that concerns this unit."""
+        self.drain()
+        with self._lock:
+            forgotten = self._seen - len(self._trouble)
+            complete = self._gaps == since.gaps and forgotten <= since.trouble
+            lines = islice(self._trouble, max(0, since.trouble - forgotten), None)
+            return Window(lines=tuple(about(unit, lines)), complete=complete)
 
     def _records(self) -> Iterator[bytes]:
         while True:
@@ -87,7 +109,7 @@ class KernelLog:
             except OSError as error:
                 if error.errno == errno.EAGAIN:
                     return
-                self._complete = False
+                self._gaps += 1
                 if error.errno == errno.EPIPE:  # overwritten: the next read goes on with what is still there
                     continue
                 return

@@ -87,6 +87,9 @@ _PURGES = frozenset(
 )
 
 
+SANITIZES = frozenset(method for method in Method if "_sanitize_" in method.value)
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Rung:
     """Methods that are run one after the other and proven together; never none."""

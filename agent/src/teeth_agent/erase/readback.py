@@ -34,6 +34,11 @@ class Readback:
     def holds(self) -> bool:
         return self.mismatch is None and self.read == self.planned
 
+    @property
+    def zero(self) -> bool:
+        """Whether all that was read was zeros."""
+        return self.mismatch is None
+
     def to_json(self) -> dict[str, Any]:
         return {
             "kind": "sampled" if self.sampled else "full",

@@ -6,12 +6,14 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from teeth_agent.erase.canary import SecondLook
+from teeth_agent.erase.examine import Examination
+from teeth_agent.erase.expect import ReadProof
 from teeth_agent.erase.hidden import Hidden
 from teeth_agent.erase.kernellog import Window
 from teeth_agent.erase.model import Grade, Outcome, Rung, Unit
 from teeth_agent.erase.plan import UnitPlan, describe
 from teeth_agent.erase.protect import Action
-from teeth_agent.erase.readback import Readback
 
 
 @dataclass(slots=True, kw_only=True)
@@ -19,7 +21,8 @@ class Proof:
     """The six proofs, each None until it has been looked at. Filled in by one unit's thread alone.
 
     ``completed``: the method ended as the device itself says it should; ``canaries`` counts those planted in
-    the rung that counts, ``survived`` those that could still be read after it.
+    the rung that counts, ``survived`` those that could still be read after it, by any path. ``before`` and
+    ``after``: what the drive said of itself.
     """
 
     identity: bool | None = None
@@ -27,7 +30,10 @@ class Proof:
     device_status: dict[str, Any] = field(default_factory=dict)
     canaries: int = 0
     survived: int | None = None
-    readbacks: list[Readback] = field(default_factory=list)
+    readbacks: list[ReadProof] = field(default_factory=list)
+    second_looks: list[SecondLook] = field(default_factory=list)
+    before: Examination | None = None
+    after: Examination | None = None
     kernel_log: Window | None = None
     hidden: Hidden | None = None
     changes: list[str] = field(default_factory=list)
@@ -45,8 +51,11 @@ class Proof:
                 ("canary_survived", f"{self.survived} of {self.canaries} canaries can still be read")
             )
         if len(self.readbacks) != extents or not all(readback.holds for readback in self.readbacks):
-            places = [readback.mismatch for readback in self.readbacks if readback.mismatch is not None]
-            found.append(("not_zero", f"data at byte {places[0]}" if places else "not read back whole"))
+            found.append(("not_zero", _what_was_read(self.readbacks)))
+        returned = [place for look in self.second_looks for place in look.returned]
+        if returned or len(self.second_looks) < extents:
+            words = f"old content came back at byte {returned[0]}" if returned else "not looked at again"
+            found.append(("content_returned", words))
         if self.kernel_log is None or not self.kernel_log.holds:
             lines = self.kernel_log.lines if self.kernel_log else ()
             found.append(
@@ -65,16 +74,28 @@ class Proof:
         return {
             "identity": {"unchanged": self.identity, "changes": self.changes},
             "device_status": {"completed": self.completed, **self.device_status},
-            "canaries": {"count": self.canaries, "survived": self.survived},
+            "canaries": {
+                "count": self.canaries,
+                "survived": self.survived,
+                "second_looks": [look.to_json() for look in self.second_looks],
+            },
             "readback": {
                 "kind": read[0]["kind"] if read else None,
+                "expected": read[0]["expected"] if read else None,
                 "bytes": sum(one["bytes"] for one in read),
                 "mismatches": sum(one["mismatches"] for one in read),
                 "extents": read,
             },
             "kernel_log": self.kernel_log.to_json() if self.kernel_log else None,
             "hidden_areas": self.hidden.to_json() if self.hidden else None,
+            "before": self.before.to_json() if self.before else None,
+            "after": self.after.to_json() if self.after else None,
         }
+
+
+def _what_was_read(readbacks: Sequence[ReadProof]) -> str:
+    places = [place for one in readbacks if (place := one.to_json()["first_mismatch"]) is not None]
+    return f"data at byte {places[0]}" if places else "not read back whole"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -92,6 +113,8 @@ class UnitRecord:
     proof: Proof | None = None
     attempts: Sequence[Mapping[str, Any]] = ()
     commands: Sequence[str] = ()
+    recovered: Sequence[Mapping[str, Any]] = ()
+    noted: Sequence[str] = ()
     known_zero: bool = False
 
     def satisfies(self, required: Grade) -> bool:
@@ -114,6 +137,8 @@ class UnitRecord:
             "proof": self.proof.to_json() if self.proof else None,
             "attempts": [dict(attempt) for attempt in self.attempts],
             "commands": list(self.commands),
+            "recovered": [dict(found) for found in self.recovered],
+            "noted": list(self.noted),
         }
 
 

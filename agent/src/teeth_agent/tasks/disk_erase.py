@@ -9,17 +9,13 @@ from pathlib import Path
 from typing import Any
 
 from teeth_agent import blockio, udev
-from teeth_agent.erase.capabilities import (
-    AtaCapabilities,
-    AtaSecurity,
-    Capabilities,
-    NvmeCapabilities,
-    PlainCapabilities,
-)
+from teeth_agent.erase import probe
+from teeth_agent.erase.capabilities import PlainCapabilities
 from teeth_agent.erase.execute import World, execute
 from teeth_agent.erase.kernellog import KernelLog, open_kernel_log
-from teeth_agent.erase.methods.carry import Tools
-from teeth_agent.erase.model import Medium, plain_name
+from teeth_agent.erase.methods import Ports
+from teeth_agent.erase.methods.ata_leftovers import Tries
+from teeth_agent.erase.model import Medium, group_units, plain_name
 from teeth_agent.erase.plan import ErasePlan, Probes, newcomers, plan_erase
 from teeth_agent.erase.policy import Policy, read_policy
 from teeth_agent.erase.protect import Action, Facts
@@ -27,15 +23,19 @@ from teeth_agent.erase.record import UnitRecord, late
 from teeth_agent.errors import AgentError, Cancelled
 from teeth_agent.inventory.block import Disk, list_disks
 from teeth_agent.inventory.controllers import unaccounted
+from teeth_agent.passthrough.nvme import open_nvme
+from teeth_agent.passthrough.scsi import open_scsi
 from teeth_agent.reporter import Reporter
 from teeth_agent.tasks.context import SharedState, TaskContext
-from teeth_agent.tools import hdparm, nvme, udevadm
+from teeth_agent.tools import udevadm
 
 METHOD = "decom.disk_erase"
 
 # SCSI buses are scanned in the background, and large drives spin up slowly.
 _SETTLE_SECONDS = 30
 _DISKS_SECONDS = 15
+# In memory, so that it lasts as long as the power that the drives count by.
+_TRIES = Path("/run/teeth/ata-tries.json")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -85,13 +85,18 @@ def this_machine(root: Path) -> Machine:
     def look() -> tuple[Medium, ...]:
         return tuple(to_medium(disk) for disk in list_disks(root))
 
+    ports = Ports(open_scsi=open_scsi, open_nvme=open_nvme)
     return Machine(
         look=look,
         wait=lambda policy: _wait_for_disks(policy, root),
-        probe=_probe,
+        probe=lambda media, reporter: probe_units(media, ports, reporter),
         unaccounted=lambda: unaccounted(root),
         world=World(
-            tools=Tools(open=blockio.open_device), look=look, settle=lambda: udevadm.settle(_SETTLE_SECONDS)
+            open=blockio.open_device,
+            ports=ports,
+            look=look,
+            settle=lambda: udevadm.settle(_SETTLE_SECONDS),
+            tries=Tries(_TRIES),
         ),
         kernel_log=open_kernel_log,
     )
@@ -185,31 +190,18 @@ def _check(plan: ErasePlan) -> None:
         )
 
 
-def _probe(media: Sequence[Medium], reporter: Reporter) -> Probes:
+def probe_units(media: Sequence[Medium], ports: Ports, reporter: Reporter) -> Probes:
     """Ask the drives what they can do; one that does not answer is only overwritten."""
     found: dict[str, Facts] = {}
-    for medium in media:
+    for unit in group_units(tuple(medium for medium in media if medium.out_of_scope is None)):
+        name = unit.first.name
         try:
-            found[medium.name] = Facts(capabilities=_capabilities(medium))
+            found[name] = Facts(capabilities=probe.ask(unit, ports))
         except AgentError as error:
-            reporter.log("warning", "probe_failed", unit=medium.name, reason=str(error))
+            reporter.log("warning", "probe_failed", unit=name, reason=str(error))
             reason = f"it does not say what it can do: {error}"
-            found[medium.name] = Facts(capabilities=PlainCapabilities(reason=reason))
+            found[name] = Facts(capabilities=PlainCapabilities(reason=reason))
     return Probes(facts=found)
-
-
-def _capabilities(medium: Medium) -> Capabilities:
-    if medium.transport == "nvme" and medium.controller:
-        said = nvme.identify(medium.controller)
-        return NvmeCapabilities(
-            format=said.can_format,
-            format_crypto=said.can_crypto_erase,
-            manages_namespaces=said.manages_namespaces,
-        )
-    if medium.speaks_ata:
-        identity = hdparm.identify(medium.devnode)
-        return AtaCapabilities(security=AtaSecurity(locked=identity.locked))
-    return PlainCapabilities(reason=f"nothing but writing is known for {medium.transport}")
 
 
 def _forget_zero(state: SharedState, media: Sequence[Medium]) -> None:

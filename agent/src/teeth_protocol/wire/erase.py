@@ -135,7 +135,8 @@ class Plan:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class UnitRecord:
-    """How one unit ended, and the proof. ``seconds``: how long it took."""
+    """How one unit ended, and the proof. ``seconds``: how long it took. ``recovered``: what an erase that was
+    cut short had left on it; ``noted``: what was erased all the same."""
 
     serial: Said | None
     wwn: Said | None
@@ -152,6 +153,8 @@ class UnitRecord:
     proof: Mapping[str, Any] | None
     attempts: tuple[Mapping[str, Any], ...]
     commands: tuple[str, ...]
+    recovered: tuple[Mapping[str, Any], ...] = ()
+    noted: tuple[Said, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -2,10 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from enum import Enum
 from typing import Any, Protocol
+
+from teeth_agent.passthrough.nvme import NvmePort
+from teeth_agent.passthrough.scsi import ScsiPort
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Ports:
+    """How drives are spoken to: passthrough's open_scsi and open_nvme, or what stands for them."""
+
+    open_scsi: Callable[[str], AbstractContextManager[ScsiPort]]
+    open_nvme: Callable[[str], AbstractContextManager[NvmePort]]
 
 
 class State(Enum):
