@@ -212,9 +212,9 @@ _ANSWERS: tuple[Callable[[bytes], object], ...] = (
 
 def drives(data: bytes) -> None:
     """Every reader of a drive's answer reads any bytes, or says in its own words that it cannot."""
-    for read in _ANSWERS:
+    for reader in _ANSWERS:
         with contextlib.suppress(DeviceError):
-            read(data)
+            reader(data)
     assert isinstance(parse_sense(data).readable, bool)
 
 
