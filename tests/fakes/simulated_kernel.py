@@ -109,6 +109,12 @@ class Attached:
             life.event_at = math.inf
             life.event()
 
+    def note_clash(self, data: bytes) -> None:
+        """A write of ours while the drive is erasing itself."""
+        job = self.drive.disk.job
+        if data and job is not None and job.until > self.clock.now:
+            self.clashes.append(self.name)
+
     def wait(self, until: float) -> None:
         """Until then, or until this life is over."""
         life = self.life
@@ -209,8 +215,7 @@ class Host(Attached):
             if self.offline:
                 self.talk.say(f"sd {self.hctl}: rejecting I/O to offline device")
                 break
-            if data and self.drive.disk.job is not None:
-                self.clashes.append(self.name)
+            self.note_clash(data)
             reply = self.run(cdb, data=data, timeout=_BLOCK_SECONDS)
             if reply is None:
                 continue

@@ -105,8 +105,7 @@ class NvmeHost(Attached):
             life.check()
             if self.offline or name not in self.media:
                 break
-            if command.data and self.drive.disk.job is not None:
-                self.clashes.append(name)
+            self.note_clash(command.data)
             reply = self.run(command, _BLOCK_SECONDS)
             if reply is None or reply.status in _GONE:
                 continue

@@ -16,6 +16,8 @@ from teeth_agent.erase.policy import Policy
 
 _MIB = 1 << 20
 HONEST = "honest"
+# Small ones mostly: a run has to be quick, and what is small has every corner that a large one has.
+_MEBIBYTES = (*[1] * 12, *[2] * 5, 3, 4, 8)
 _SANITIZES = {
     "crypto": model.Method.SANITIZE_CRYPTO,
     "block": model.Method.SANITIZE_BLOCK,
@@ -64,7 +66,7 @@ def draw_slot(method: Method, dice: random.Random, *, lies: tuple[str, ...] = ()
     spins = _spins(method, dice) and kind != "nvme"
     sector = dice.choice((512, 512, 4096)) if kind != "nvme" else 512
     # Sizes that are no whole number of anything: the last chunk is always a short one somewhere.
-    blocks = dice.choice((1, 1, 1, 2, 2, 3, 4, 8)) * _MIB // sector + dice.choice((0, 0, 0, 1, 3, 8))
+    blocks = dice.choice(_MEBIBYTES) * _MIB // sector + dice.choice((0, 0, 0, 1, 3, 8))
     if kind == "nvme":
         blocks = blocks // 8 * 8  # what is in no whole granule has never held anything
     spec: dict[str, Any] = {
@@ -84,7 +86,8 @@ def draw_slot(method: Method, dice: random.Random, *, lies: tuple[str, ...] = ()
         "security": "security" in method.value,
         "enhanced": method is not Method.ATA_SECURITY_ERASE,
     }
-    if kind == "sata":
+    if kind == "sata" and bus != "usb":
+        # Behind a bridge no ATA command may be sent: what is hidden there is the bridge's matter.
         spec |= _hidden(blocks, dice)
     if kind == "nvme":
         made: DriveSpec = NvmeSpec(**spec, **_namespaces(method, blocks, dice))

@@ -20,6 +20,10 @@ UNDETECTABLE: dict[str, str] = {
     "enhanced-is-normal": "It leaves retired blocks, which no command reads.",
     "capacity-half": "What lies behind the last address that the drive admits, in every answer it gives,"
     " cannot be asked for.",
+    "format-ignores-ses": "Every block that was formatted reads as zeros and keeps what is written anew; only"
+    " the medium itself has the old content.",
+    "hides-detached": "Namespaces that no list and no figure has cannot be attached, so a format or an"
+    " overwrite never comes to them. A sanitize does, and is believed.",
     "flush-is-nothing": "The drive serves its cache until the power truly goes; then the last writes are"
     " undone.",
 }
