@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from teeth.lab.drives.answer import Answer, Command, Refused, check, good, take
-from teeth.lab.drives.inquiry import MAX_TRANSFER, UNMAP_RANGES
+from teeth.lab.drives.inquiry import COMPARE_MAX, MAX_TRANSFER, UNMAP_RANGES
 from teeth.lab.drives.model import Method
 from teeth.lab.drives.sense import (
     PARAMETER_LENGTH,
@@ -76,6 +76,43 @@ def write(unit: Unit, command: Command) -> Answer:
     return good()
 
 
+def compare_and_write(unit: Unit, command: Command) -> Answer:
+    """SBC-4 5.3: the first half of the data is what is expected, the second what is written then."""
+    where, size = extent(command.cdb), unit.disk.spec.sector
+    if where.flags & 0xE0:
+        raise Refused(invalid_field(1))
+    if where.count > COMPARE_MAX:
+        raise Refused(invalid_field(13))
+    unit.disk.check_range(where.lba, where.count)
+    unit.disk.check_writable()
+    half = where.count * size
+    if len(command.data) < 2 * half:
+        raise Refused(PARAMETER_LENGTH)
+    if where.count and (at := _difference(unit.disk.read(where.lba, where.count), command.data[:half])) >= 0:
+        return check(Sense(key=Key.MISCOMPARE, asc=0x1D, information=at))
+    if where.count:
+        unit.disk.write(where.lba, command.data[half : 2 * half], through=bool(where.flags & 0x08))
+    return good()
+
+
+def _difference(found: bytes, wanted: bytes) -> int:
+    """The first byte that differs, -1 for none."""
+    if found == wanted:
+        return -1
+    return next(at for at, (one, other) in enumerate(zip(found, wanted, strict=True)) if one != other)
+
+
+def lba_status(unit: Unit, command: Command) -> Answer:
+    """GET LBA STATUS (SBC-4 5.5): this drive keeps no map, so that all is "mapped or unknown"."""
+    lba, limit = take(command.cdb, 2, 8), take(command.cdb, 10, 4)
+    unit.disk.check_range(lba, 1)
+    if command.cdb[14]:  # report types
+        raise Refused(invalid_field(14))
+    count = min(unit.disk.blocks - lba, 0xFFFFFFFF)
+    entry = lba.to_bytes(8, "big") + count.to_bytes(4, "big") + bytes(4)
+    return good((20).to_bytes(4, "big") + bytes(4) + entry, limit)
+
+
 def verify(unit: Unit, command: Command) -> Answer:
     where = extent(command.cdb)
     disk, size = unit.disk, unit.disk.spec.sector
@@ -91,8 +128,7 @@ def verify(unit: Unit, command: Command) -> Answer:
             raise Refused(PARAMETER_LENGTH)
         wanted = unit_data * where.count if compare == 3 else unit_data
         found = disk.read(where.lba, where.count)
-        if found != wanted:
-            at = next(i for i, (a, b) in enumerate(zip(found, wanted, strict=True)) if a != b)
+        if (at := _difference(found, wanted)) >= 0:
             return check(Sense(key=Key.MISCOMPARE, asc=0x1D, information=at))
         return good()
     lba, stop, step = where.lba, where.lba + where.count, _VERIFY_CHUNK // size
@@ -179,6 +215,8 @@ def data_out_length(cdb: bytes, sector: int) -> int | None:
             return extent(cdb).count * sector
         case 0x41:
             return sector
+        case 0x89:
+            return 2 * extent(cdb).count * sector
         case 0x93:
             return 0 if cdb[1] & 0x01 else sector
         case 0x2F | 0x8F:

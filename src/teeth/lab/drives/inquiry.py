@@ -8,6 +8,7 @@ from teeth.lab.drives.sense import invalid_field
 from teeth.lab.drives.unit import Unit, model_name
 
 MAX_TRANSFER = 32 << 20  # bytes one command may carry; block limits page
+COMPARE_MAX = 0xFF  # blocks one COMPARE AND WRITE compares
 UNMAP_RANGES = 256
 # SAM-5, SPC-4, SBC-3, and SAS or SAT beside them: version descriptors, SPC-5 table 144.
 _SAS_VERSIONS = (0x00A0, 0x0C00, 0x0460, 0x04C0)
@@ -49,7 +50,7 @@ def vital_pages(unit: Unit) -> dict[int, bytes]:
     pages = {
         0x80: _text(disk.serial, 20),
         0x83: _names(unit),
-        0xB0: _block_limits(disk),
+        0xB0: _block_limits(unit),
         0xB1: _characteristics(unit),
         0xB2: _provisioning(disk),
     }
@@ -83,8 +84,9 @@ def _names(unit: Unit) -> bytes:
     )
 
 
-def _block_limits(disk: Disk) -> bytes:
-    body = bytearray(60)
+def _block_limits(unit: Unit) -> bytes:
+    disk, body = unit.disk, bytearray(60)
+    body[1] = COMPARE_MAX if (0x89, None) in unit.operations else 0
     sector = disk.spec.sector
     body[2:4] = max(1, disk.spec.physical_size // sector).to_bytes(2, "big")
     body[4:8] = (MAX_TRANSFER // sector).to_bytes(4, "big")

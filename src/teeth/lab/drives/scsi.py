@@ -33,6 +33,7 @@ _WRITE = {"access": Access.WRITE}
 # Answered although an erase keeps the medium away (SBC-4 4.11.2), without taking a unit attention or with.
 _EARLY = {"access": Access.FREE, "early": True}
 _ALWAYS = {"access": Access.FREE, "early": True, "attentive": True}
+_COMPARE = "8918 ffffffffffffffff 000000ff 0000"
 _LONG16 = "ffffffffffffffffffffffff 0000"  # address and length of the 16-byte forms
 
 
@@ -92,6 +93,8 @@ def _scsi_operations(spec: DriveSpec) -> Table:
         row(0x04, "FORMAT UNIT", "04f700000000", sanitize.format_unit, early=True, **erase),
         row(0x3B, "WRITE BUFFER", "3b1fffffffffffffff00", firmware.write_buffer, seconds=300, **_WRITE),
         row(0x3C, "READ BUFFER", "3c1fffffffffffffff00", firmware.read_buffer, **_WRITE),
+        row(0x89, "COMPARE AND WRITE", _COMPARE, blocks.compare_and_write, **_WRITE),
+        row(0x9E, "GET LBA STATUS", "9e12" + _LONG16, blocks.lba_status, service=0x12),
         *(
             row(0x5E, "PERSISTENT RESERVE IN", f"5e{action:02x}0000000000ffff00", reservations.reserve_in,
                 service=action, **_FREE)

@@ -277,3 +277,23 @@ def test_a_state_that_is_none_is_told(text: str, tmp_path: Path) -> None:
 def test_drives_that_cannot_be(wrong: dict[str, object]) -> None:
     with pytest.raises(UsageError, match="drive rig: "):
         Rig(**wrong)  # type: ignore[arg-type]
+
+
+def test_compare_and_write_writes_only_what_is_as_expected() -> None:
+    drive = Rig()
+    old, new = MARK * 128, b"n" * 1024
+    command = "8900 0000000000000004 00000002 0000"
+    assert drive.sense(command, b"x" + old[1:] + new)[:2] == (0xE, 0x1D)
+    assert drive.good("88000000000000000004000000020000") == old
+    drive.good(command, old + new)
+    assert drive.good("88000000000000000004000000020000") == new
+    assert drive.sense(command, old)[:2] == (5, 0x1A)
+    assert drive.sense("8900 0000000000001fff 00000002 0000", old + new)[:2] == (5, 0x21)
+    assert drive.good("1201b000ff")[5] == 0xFF
+    assert drive.lie("read-only").sense(command, new + old)[0] == 7
+
+
+def test_lba_status_knows_of_no_unmapped_block() -> None:
+    data = Rig().good("9e12 0000000000001000 00000018 0000")
+    assert data == bytes.fromhex("00000014 00000000 0000000000001000 00001000 00000000")
+    assert Rig().sense("9e12 0000000000002000 00000018 0000")[:2] == (5, 0x21)
