@@ -154,7 +154,9 @@ def read_drives(one: Recording) -> None:
                 read_nvme(name, entry)
             else:
                 # Bridges of USB drives have hung on commands they did not know: those get none of ATA's.
-                translated = text_of(f"{path}/device/vendor", 64) == "ATA"  # behind a SAS adapter, say
+                translated = (
+                    text_of(f"{path}/device/vendor", 64) or ""
+                ).strip() == "ATA"  # behind a SAS adapter, say
                 read_scsi(name, entry, ata=("/ata" in path or translated) and "/usb" not in path)
         except OSError as error:
             one.lacks(f"/dev/{name}: {error.strerror}")

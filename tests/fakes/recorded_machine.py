@@ -205,7 +205,7 @@ def _told(**questions: Callable[[], Any]) -> dict[str, Any]:
         try:
             said[name] = ask()
         except DeviceError as error:
-            said[name] = f"{error.code}: {error.message}"
+            said[name] = f"{error.code}: {error}"
     return said
 
 
