@@ -100,7 +100,8 @@ def _names_of_drive(entry: Json) -> Iterator[str]:
             continue
         if answer["cdw10"] == 1:
             yield data[4:24].decode("latin-1")
-            yield data[768:1024].split(b"\0")[0].decode("latin-1")  # SUBNQN
+            # SUBNQN: what stands before the last colon names who gave the name.
+            yield data[768:1024].split(b"\0")[0].decode("latin-1").rpartition(":")[2]
         elif answer["cdw10"] in (0, 0x11):
             yield from (part.hex() for part in (data[104:120], data[120:128]))  # NGUID, EUI64
 

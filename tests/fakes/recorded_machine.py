@@ -211,7 +211,9 @@ def _told(**questions: Callable[[], Any]) -> dict[str, Any]:
 
 def _plain(value: Any) -> Any:
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        return {field.name: getattr(value, field.name) for field in dataclasses.fields(value)}
+        # Without the bytes it was read from: they are in the recording.
+        names = [field.name for field in dataclasses.fields(value) if field.name != "raw"]
+        return {name: getattr(value, name) for name in names}
     if isinstance(value, bytes):
         return value.hex()
     if isinstance(value, Enum):
