@@ -8,6 +8,7 @@ expected.json anew: read the difference before you keep it.
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import json
 import tempfile
@@ -17,10 +18,15 @@ from enum import Enum
 from pathlib import Path
 from typing import Any
 
+from fakes.reporting import ToldReporter
 from teeth_agent.drives.ata import AtaDrive
 from teeth_agent.drives.ata_areas import look_areas
 from teeth_agent.drives.nvme import NvmeDrive
 from teeth_agent.drives.scsi import ScsiDrive
+from teeth_agent.erase.methods import Ports
+from teeth_agent.erase.model import Grade
+from teeth_agent.erase.plan import ErasePlan, plan_erase
+from teeth_agent.erase.policy import Policy
 from teeth_agent.errors import DeviceError
 from teeth_agent.inventory import machine
 from teeth_agent.inventory.block import Disk, list_disks
@@ -28,6 +34,7 @@ from teeth_agent.inventory.controllers import unaccounted
 from teeth_agent.netlink import Link
 from teeth_agent.passthrough.nvme import NvmeReply
 from teeth_agent.passthrough.scsi import ScsiReply
+from teeth_agent.tasks.disk_erase import probe_units, to_medium
 from teeth_agent.udev import UdevDevice
 
 RECORDINGS = Path(__file__).parents[1] / "fixtures/machines"
@@ -61,6 +68,13 @@ class RecordedMachine:
                 )
             )  # fmt: skip
         return found
+
+    def ports(self) -> Ports:
+        """Every drive by its device file, as erasing reaches them."""
+        return Ports(
+            open_scsi=lambda devnode: contextlib.nullcontext(self.scsi(devnode.removeprefix("/dev/"))),
+            open_nvme=lambda devnode: contextlib.nullcontext(self.nvme(devnode.removeprefix("/dev/"))),
+        )
 
     def scsi(self, name: str) -> RecordedScsi:
         return RecordedScsi(answers=self.answers[name].get("scsi", []))
@@ -170,8 +184,30 @@ def said_of(recorded: RecordedMachine) -> dict[str, Any]:
         "memory": machine.memory(root)["total"],
         "interfaces": machine.interfaces(root, recorded.links(), ""),
         "drives": {disk.name: drive_of(recorded, disk) for disk in recorded.disks()},
+        "plans": {grade.value: _planned(recorded, Policy(required=grade)) for grade in Grade},
     }
     return dict(json.loads(json.dumps(said, default=_plain)))
+
+
+def plan_of(recorded: RecordedMachine, policy: Policy) -> ErasePlan:
+    """What would be erased and how, by the answers the drives gave."""
+    media = tuple(to_medium(disk) for disk in recorded.disks())
+    probes = probe_units(media, recorded.ports(), ToldReporter())
+    return plan_erase(media, policy, probes, unaccounted(recorded.root))
+
+
+def _planned(recorded: RecordedMachine, policy: Policy) -> list[dict[str, Any]]:
+    """The decisions of a plan, without the words they are told in."""
+    return [
+        {
+            "devices": [medium.name for medium in one.unit.media],
+            "kind": one.kind.value,
+            "action": one.action.value,
+            "methods": [rung.name for rung in one.rungs],
+            "code": one.code,
+        }
+        for one in plan_of(recorded, policy).units
+    ]
 
 
 def drive_of(recorded: RecordedMachine, disk: Disk) -> dict[str, Any]:
@@ -193,7 +229,7 @@ def drive_of(recorded: RecordedMachine, disk: Disk) -> dict[str, Any]:
         sanitize=lambda: [scsi.supports(0x48, service) for service in (1, 2, 3)],
         format=lambda: scsi.supports(0x04),
     )  # fmt: skip
-    if disk.transport == "sata" or disk.vendor == "ATA":
+    if to_medium(disk).speaks_ata:
         ata = AtaDrive(port, name=disk.devnode, transport=disk.transport)
         said |= _told(ata=ata.identify, ata_areas=lambda: look_areas(ata), ata_sanitize=ata.sanitize_status)
     return said
@@ -205,7 +241,7 @@ def _told(**questions: Callable[[], Any]) -> dict[str, Any]:
         try:
             said[name] = ask()
         except DeviceError as error:
-            said[name] = f"{error.code}: {error}"
+            said[name] = error.code
     return said
 
 
