@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -37,10 +38,12 @@ class Areas:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Restored:
-    """What ``restore_native_max`` found and left. If they differ the kernel has to look at the size anew."""
+    """What ``restore_native_max`` found and left. ``refused``: what the drive said no to, a phrase each; then
+    ``after`` may still hide something. If it ``changed`` the kernel has to look at the size anew."""
 
     before: Areas
     after: Areas
+    refused: tuple[str, ...] = ()
 
     @property
     def changed(self) -> bool:
@@ -82,30 +85,30 @@ def _overlay(drive: AtaDrive, native: int) -> tuple[int | None, str]:
 
 
 def restore_native_max(drive: AtaDrive) -> Restored:
-    """Make every sector accessible, for good: the address limit goes first, then the overlay.
+    """Make every sector accessible, for good where the drive allows that; what does not tell its end stays.
 
-    A drive takes one such change of its limit in a power cycle. What does not tell its native end is left as
-    it is: ``after`` says so. Raises DeviceError(hidden_area) when the drive refuses or does not follow.
+    An overlay is given up only while no host protected area is set, and one change of that lasts in a power
+    cycle: so it is lifted for the moment, and for good when the overlay is gone. Raises DeviceError when the
+    drive does not answer.
     """
-    before = after = look_areas(drive)
+    before = look_areas(drive)
     identity = drive.identify()
-    try:
-        if after.native is not None and after.native > after.accessible:
-            if identity.ama:
-                drive.set_accessible_max(after.native)
-            else:
-                drive.set_max(after.native, lba48=identity.lba48, keep=True)
-            after = look_areas(drive)
-        if after.native is not None and after.overlay is not None and after.overlay > after.native:
-            drive.restore_overlay()
-            after = look_areas(drive)
-    except AtaRefused as error:
-        raise DeviceError(
-            f"{drive.name}: a hidden area cannot be removed, a power cycle may help: {error}",
-            code="hidden_area",
-        ) from error
-    if after.hidden:
-        raise DeviceError(
-            f"{drive.name}: {after.hidden} sectors are still hidden after their removal", code="hidden_area"
-        )
-    return Restored(before=before, after=after)
+    refused: list[str] = []
+
+    def order(act: Callable[[], None]) -> None:
+        try:
+            act()
+        except AtaRefused as error:
+            refused.append(str(error))
+
+    if identity.ama and before.native is not None and before.native > before.accessible:
+        order(lambda: drive.set_accessible_max(before.native or 0))
+    elif before.native is not None and before.overlay is not None and before.overlay > before.native:
+        if before.native > before.accessible:
+            order(lambda: drive.set_max(before.native or 0, lba48=identity.lba48, keep=False))
+        order(drive.restore_overlay)
+    native = look_areas(drive).native
+    if identity.hpa and not identity.ama and native is not None and native > before.accessible:
+        # Also where it was lifted: that was for the moment.
+        order(lambda: drive.set_max(native, lba48=identity.lba48, keep=True))
+    return Restored(before=before, after=look_areas(drive), refused=tuple(refused))
