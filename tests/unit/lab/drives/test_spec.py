@@ -17,6 +17,7 @@ from teeth.cli import teeth
 from teeth.errors import UsageError
 from teeth.lab.drives.behaviours import BEHAVIOURS
 from teeth.lab.drives.model import Medium, Method
+from teeth.lab.drives.nvme import NvmeSpec
 from teeth.lab.drives.spec import SpecError, load
 
 GOOD = """
@@ -164,3 +165,79 @@ def test_served_from_the_command_line(tmp_path: Path) -> None:
     assert not Path(control).exists()
     state = json.loads((tmp_path / "sata0.img.json").read_text())
     assert state["power_cycles"] == 1
+
+
+NVME = """
+nvme_listen = "127.0.0.1:0"
+
+[[drive]]
+name = "n0"
+kind = "nvme"
+size = "16 MiB"
+file = "n0.img"
+sanitize = ["block", "crypto"]
+namespaces = [{ size = "8 MiB" }, { size = "4 MiB", sector = 4096 }, { size = "1 MiB", attached = false }]
+erase_all = true
+slots = 2
+lies = ["leaves-detached"]
+"""
+
+
+def test_an_nvme_drive(tmp_path: Path) -> None:
+    entry = load(written(tmp_path, NVME)).drives[0]
+    assert isinstance(entry.spec, NvmeSpec)
+    assert [(one.blocks, one.sector, one.attached) for one in entry.spec.namespaces] == [
+        (16384, 512, True), (8192, 4096, True), (2048, 512, False),
+    ]  # fmt: skip
+    assert (entry.spec.erase_all, entry.spec.format_all, entry.spec.slots) == (True, False, 2)
+    assert entry.spec.sanitizes == {Method.SANITIZE_BLOCK, Method.SANITIZE_CRYPTO}
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "said"),
+    [
+        ('size = "8 MiB"', 'size = "80 MiB"', "its namespaces are larger than the drive"),
+        ('size = "8 MiB"', 'size = "8 MiB", nsid = 3', "there is no setting 'nsid' here"),
+        ("sector = 4096", "sector = 520", "sector 520 is neither 512 nor 4096"),
+        ("slots = 2", "slots = 9", "9 firmware slots are not 1 to 7"),
+        ("slots = 2", "security = true", "there is no setting 'security' here"),
+        ("slots = 2", 'nqn = "d0"', "nqn 'd0' is no NVMe qualified name"),
+        ("leaves-detached", "keeps-password", "keeps-password means nothing to a drive of kind nvme"),
+        ('"127.0.0.1:0"', '"here"', "nvme_listen = 'here' is not ADDRESS:PORT"),
+        (
+            'nvme_listen = "127.0.0.1:0"',
+            'nvme_advertise = "here"',
+            "nvme_advertise = 'here' is not an address",
+        ),
+    ],
+)
+def test_a_wrong_nvme_drive_is_told(tmp_path: Path, old: str, new: str, said: str) -> None:
+    assert NVME.count(old) >= 1
+    with pytest.raises(SpecError) as caught:
+        load(written(tmp_path, NVME.replace(old, new)))
+    assert said in str(caught.value)
+
+
+def test_an_nvme_drive_served_from_the_command_line(tmp_path: Path) -> None:
+    path = written(tmp_path, NVME)
+    argv = [sys.executable, "-m", "teeth", "lab", "drive", "serve", str(path)]
+    with subprocess.Popen(argv, stdout=subprocess.PIPE, text=True) as process:
+        try:
+            assert process.stdout is not None
+            assert select.select([process.stdout], [], [], 60.0)[0]
+            ready = process.stdout.readline()
+            match = re.fullmatch(
+                r"listening nvme-tcp://127\.0\.0\.1:(\d+)/(nqn\.\S+:n0) drive=n0 control=(\S+)\n", ready
+            )
+            assert match
+            told = json.loads(say("list", match[3]).output)
+            assert (told["transport"], told["port"], told["nqn"]) == ("tcp", int(match[1]), match[2])
+            assert [one["attached"] for one in told["namespaces"]] == [True, True, False]
+            assert json.loads(say("fault", match[3], "sanitize-fails:30").output)["behaviours"] == [
+                "leaves-detached", "sanitize-fails:30",
+            ]  # fmt: skip
+            assert json.loads(say("power-cut", match[3]).output)["power_cycles"] == 1
+            process.send_signal(signal.SIGTERM)
+            assert process.wait(30) == 0
+        finally:
+            process.kill()
