@@ -186,6 +186,25 @@ def test_four_wrong_ones_in_a_power_cycle_and_no_more(tmp_path: Path, kept: bool
     drive.unlock(Who.USER, "stranger")  # its owner still gets in
 
 
+@pytest.mark.parametrize("where", ["new/folder/tries.json", "file/tries.json"])
+def test_the_count_is_kept_where_it_can_be(tmp_path: Path, where: str) -> None:
+    (tmp_path / "file").touch()  # no folder: then only the object counts
+    _, port, drive = made(password="stranger", master_password="other")
+    tries = Tries(tmp_path / where, turn=0)
+    assert recover(drive, tries).tries == 4
+    assert recover(drive, tries).tries == 0
+    assert (tmp_path / where).is_file() is where.startswith("new")
+    assert port.opcodes().count(0xF2) == 4
+
+
+def test_a_count_that_nobody_writes_allows_no_more(tmp_path: Path) -> None:
+    path = tmp_path / "tries.json"
+    path.write_text('{"TEETH LAB DRIVE/RIG0001": -100}')
+    drive = made(password="stranger", master_password="other")[2]
+    assert recover(drive, Tries(path, turn=0)).tries == 4
+    assert not drive.identify().security.expired
+
+
 def test_a_count_that_cannot_be_read_is_none(tmp_path: Path) -> None:
     path = tmp_path / "tries.json"
     for text in ("", "{", "[]", '{"a": "b"}', "7"):

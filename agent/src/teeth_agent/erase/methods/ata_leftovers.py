@@ -72,7 +72,7 @@ class Tries:
                 self._counts = {str(name): int(count) for name, count in json.loads(path.read_text()).items()}
 
     def left(self, drive: AtaIdentity) -> int:
-        return max(0, TRIES_IN_A_POWER_CYCLE - self._counts.get(_name(drive), 0))
+        return max(0, TRIES_IN_A_POWER_CYCLE - max(0, self._counts.get(_name(drive), 0)))
 
     def note(self, drive: AtaIdentity) -> None:
         """To be called before the password is given."""
@@ -85,7 +85,11 @@ class Tries:
         self._save()
 
     def _save(self) -> None:
-        if self._path is not None:
+        if self._path is None:
+            return
+        # Where no file can be kept this process still counts.
+        with contextlib.suppress(OSError):
+            self._path.parent.mkdir(parents=True, exist_ok=True)
             fresh = self._path.with_name(self._path.name + ".new")
             fresh.write_text(json.dumps(self._counts))
             fresh.replace(self._path)
