@@ -239,6 +239,8 @@ class Bench:
         self.records: list[bytes | OSError] = []
         self.erases: Callable[[Method, Unit], DeviceErase] = no_erase
         self.recovered: list[dict[str, Any]] = []
+        self.opened: list[str] = []
+        self.rescanned: list[Medium] = []
         self.allowed_exits: list[bool] = []
 
     @contextmanager
@@ -264,6 +266,8 @@ class Bench:
             make_erase=self.make_erase,
             examine=lambda unit, ports: Examination(identity={}, hidden=self.hidden),
             recover=lambda unit, rescue: self.recovered,
+            open_up=lambda unit, ports, commands: self.opened,
+            rescan=self.rescanned.append,
             clock=iter(range(1 << 40)).__next__,
             pause=lambda seconds: None,
         )

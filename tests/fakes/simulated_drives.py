@@ -178,6 +178,15 @@ class SimulatedMachine:
                 media += controller.media.values()
         return tuple(media)
 
+    def rescan(self, medium: Medium) -> None:
+        """The kernel looks at a drive anew."""
+        self.life.check()
+        if medium.controller is not None:
+            self.controllers[medium.controller].scan()
+            return
+        host, _ = self.disks[medium.name]
+        self.disks[medium.name] = (host, _scan(host, self.slots[self.units.index(host.drive)]))
+
     @contextmanager
     def open(self, path: str, *, write: bool) -> Iterator[SimulatedDevice]:
         """blockio.open_device."""

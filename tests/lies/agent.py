@@ -30,7 +30,13 @@ def ports(machine: SimulatedMachine) -> Ports:
 
 
 def world(machine: SimulatedMachine) -> World:
-    return World(open=machine.open, ports=ports(machine), tries=Tries(), **machine.parts())
+    return World(
+        open=machine.open,
+        ports=ports(machine),
+        tries=Tries(),
+        rescan=machine.rescan,
+        **machine.parts(),
+    )
 
 
 def recover(machine: SimulatedMachine) -> None:

@@ -16,6 +16,10 @@ SHARED = Facts(shared_use=("sda1 holds VMFS_volume_member",))
 
 SMALL = Policy(exclude_rules=(ExcludeRule(rule="r1", at_most=8 << 20),))
 
+LOCKED = Facts(capabilities=AtaCapabilities(security=AtaSecurity(locked=True)))
+FROZEN = Facts(capabilities=AtaCapabilities(security=AtaSecurity(locked=True, frozen=True)))
+EXPIRED = Facts(capabilities=AtaCapabilities(security=AtaSecurity(locked=True, expired=True)))
+
 TABLE = [
     # mounted, swap, held: refused, naming the holder
     ({"in_use": ("sda1 is mounted at /",)}, Policy(), Facts(), "refuse in_use sda1 is mounted at /"),
@@ -41,13 +45,11 @@ TABLE = [
     # write protected, unreadable: failed, never skipped
     ({"read_only": True}, Policy(), Facts(), "refuse read_only"),
     ({"size": 0}, Policy(), Facts(), "refuse unreadable"),
-    # locked by a password that nobody told us
-    (
-        {"transport": "sata"},
-        Policy(),
-        Facts(capabilities=AtaCapabilities(security=AtaSecurity(locked=True))),
-        "locked locked",
-    ),
+    ({"size": 0}, Policy(), Facts(busy="sanitizing"), ""),
+    # locked by a password: known ones are tried, unless the drive takes none
+    ({"transport": "sata"}, Policy(), LOCKED, ""),
+    ({"transport": "sata"}, Policy(), FROZEN, "locked locked"),
+    ({"transport": "sata"}, Policy(), EXPIRED, "locked locked"),
     # the command's own rules
     ({}, Policy(exclude=NAMED), Facts(), "exclude excluded_by_command"),
     ({}, Policy(exclude_rules=(ExcludeRule(rule="r1", model="disk"),)), Facts(), "exclude excluded_by_rule"),
@@ -94,3 +96,15 @@ def test_a_local_disk_that_others_may_use_is_erased_and_the_plan_says_so():
     (unit,) = plan_erase((medium("sda"),), Policy(), Probes(facts={"sda": SHARED})).units
     assert unit.action is Action.ERASE
     assert unit.to_json()["noted"] == ["sda1 holds VMFS_volume_member"]
+
+
+BUSY = Probes(facts={"sda": Facts(busy="sanitizing")})
+
+
+def test_a_locked_or_busy_drive_is_planned_for_with_a_word_of_it():
+    sata = medium("sda", transport="sata")
+    (unit,) = plan_erase((sata,), Policy(), Probes(facts={"sda": LOCKED})).units
+    assert unit.action is Action.ERASE
+    assert "password" in unit.noted[0]
+    (unit,) = plan_erase((medium("sda", size=0),), Policy(), BUSY).units
+    assert (unit.action, unit.noted) == (Action.ERASE, ("sanitizing: that is seen to first",))

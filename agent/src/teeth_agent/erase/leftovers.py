@@ -182,6 +182,26 @@ def look_over(media: Iterable[Medium], ports: Ports, tries: Tries) -> list[tuple
     return found
 
 
+def standing(unit: Unit, ports: Ports) -> str:
+    """What a drive is at, or was left at, by its own word; "" for nothing. Only asks, changes nothing."""
+    first = unit.first
+    if first.controller is not None:
+        device = f"/dev/{first.controller}"
+        with ports.open_nvme(device) as port:
+            return _words(nvme.recover(NvmeDrive(port, device=device)))
+    if first.speaks_ata:
+        with ports.open_scsi(first.devnode) as scsi_port:
+            drive = AtaDrive(scsi_port, name=first.devnode, transport=first.transport)
+            if not drive.identify().sanitize.supported:
+                return ""
+            status = drive.sanitize_status()
+            return "sanitizing" if status.running else "sanitize_failed" if status.failed else ""
+    if first.transport in _SCSI:
+        with ports.open_scsi(first.devnode) as scsi_port:
+            return _words(scsi.recover(ScsiDrive(scsi_port, device=first.devnode)))
+    return ""
+
+
 def _look_over_one(medium: Medium, ports: Ports, tries: Tries) -> str:
     if medium.transport == "nvme" and medium.controller is not None:
         device = f"/dev/{medium.controller}"

@@ -165,7 +165,7 @@ def _plan_unit(unit: Unit, policy: Policy, facts: Facts) -> UnitPlan:
         action=Action.ERASE,
         rungs=ladder.rungs,
         passed_over=ladder.passed_over,
-        noted=facts.shared_use,
+        noted=facts.noted,
         seconds=estimate(unit, facts.capabilities, ladder.rungs[0], policy.verification),
     )
 

@@ -33,11 +33,23 @@ class Facts:
     """What was found out about one unit beyond what the kernel lists.
 
     ``shared_use``: signs that other machines use it too (a cluster file system, another machine's persistent
-    reservation), one phrase each.
+    reservation), one phrase each. ``busy``: what an earlier erase has left, "" for nothing.
     """
 
     capabilities: Capabilities = _NOT_ASKED
     shared_use: tuple[str, ...] = ()
+    busy: str = ""
+
+    @property
+    def noted(self) -> tuple[str, ...]:
+        """What is erased all the same, and must be told of: a phrase each."""
+        drive = self.capabilities
+        busy = (f"{self.busy}: that is seen to first",) if self.busy else ()
+        locked = isinstance(drive, AtaCapabilities) and drive.security.locked
+        words = (
+            ("locked by an ATA password: erased only if one of the known ones opens it",) if locked else ()
+        )
+        return (*self.shared_use, *busy, *words)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -135,7 +147,8 @@ def _shared_transport(case: _Case) -> Stop | None:
 
 
 def _unreadable(case: _Case) -> Stop | None:
-    if all(medium.size for medium in case.unit.media):
+    # While it sanitizes, or after it failed to, a drive gives no capacity: that passes.
+    if case.facts.busy or all(medium.size for medium in case.unit.media):
         return None
     return Stop(action=Action.REFUSE, code="unreadable", reason="the drive gives no capacity")
 
@@ -150,7 +163,9 @@ def _locked(case: _Case) -> Stop | None:
     drive = case.facts.capabilities
     if not isinstance(drive, AtaCapabilities) or not drive.security.locked:
         return None
-    reason = "the drive is locked by an ATA security password"
+    if not (drive.security.frozen or drive.security.expired):
+        return None  # passwords that are known are tried
+    reason = "the drive is locked by an ATA security password, and takes none until it loses power"
     return Stop(action=Action.LOCKED, code="locked", reason=reason)
 
 

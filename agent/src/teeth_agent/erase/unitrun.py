@@ -18,6 +18,7 @@ from teeth_agent.erase.plan import UnitPlan
 from teeth_agent.erase.policy import Policy, Verification
 from teeth_agent.erase.polling import Around, Told, wait_for_end
 from teeth_agent.erase.progress import UnitMeter
+from teeth_agent.erase.reach import refreshed
 from teeth_agent.erase.readback import expected_bytes
 from teeth_agent.erase.record import Proof, UnitRecord
 from teeth_agent.erase.world import World
@@ -94,7 +95,7 @@ class UnitRun:
         """Never raises: whatever happens becomes this unit's record, so that the others go on."""
         self._started = self._world.clock()
         try:
-            self._recover()
+            self._make_ready()
             code, reason = self._climb()
             outcome = _success(self._rung) if not code else Outcome.FAILED
         except Cancelled as error:
@@ -211,6 +212,26 @@ class UnitRun:
             if error.code == "fenced":
                 raise Ending(str(error), code="fenced", outcome=Outcome.FENCED) from error
             raise
+        self._note(found)
+
+    def _make_ready(self) -> None:
+        """What an erase has left seen to, and all of the unit reachable: it may be larger afterwards."""
+        before = len(self._recovered)
+        self._recover()
+        opened = self._world.open_up(self._unit, self._world.ports, self._commands)
+        self._note([{"found": phrase} for phrase in opened])
+        if opened or any(not medium.size for medium in self._unit.media):
+            for medium in self._media():
+                self._world.rescan(medium)
+            self._world.settle()
+        if len(self._recovered) > before:
+            self._unit = refreshed(self._unit, self._world.look())
+            if not all(medium.size for medium in self._unit.media):
+                raise DeviceError("the drive gives no capacity", code="unreadable")
+            self._meter.abandon()
+            self._expect(self._plan.rungs[0])
+
+    def _note(self, found: list[dict[str, Any]]) -> None:
         self._recovered += found
         for one in found:
             self._reporter.log("warning", "erase_leftover", unit=self._unit.key, found=one["found"])

@@ -15,6 +15,7 @@ from teeth_agent.erase.methods import DeviceErase, Ports
 from teeth_agent.erase.methods.ata_leftovers import Tries
 from teeth_agent.erase.methods.build import make_erase
 from teeth_agent.erase.model import Medium, Method, Unit
+from teeth_agent.erase.reach import open_up, rescan
 
 
 class Open(Protocol):
@@ -48,3 +49,5 @@ class World:
     make_erase: MakeErase = make_erase
     examine: Callable[[Unit, Ports], Examination] = examine
     recover: Callable[[Unit, Rescue], list[dict[str, Any]]] = recover
+    open_up: Callable[[Unit, Ports, list[str]], list[str]] = open_up
+    rescan: Callable[[Medium], None] = rescan

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from teeth_agent import blockio, udev
-from teeth_agent.erase import probe
+from teeth_agent.erase import leftovers, probe
 from teeth_agent.erase.capabilities import PlainCapabilities
 from teeth_agent.erase.execute import World, execute
 from teeth_agent.erase.kernellog import KernelLog, open_kernel_log
@@ -196,7 +196,7 @@ def probe_units(media: Sequence[Medium], ports: Ports, reporter: Reporter) -> Pr
     for unit in group_units(tuple(medium for medium in media if medium.out_of_scope is None)):
         name = unit.first.name
         try:
-            found[name] = Facts(capabilities=probe.ask(unit, ports))
+            found[name] = Facts(capabilities=probe.ask(unit, ports), busy=leftovers.standing(unit, ports))
         except AgentError as error:
             reporter.log("warning", "probe_failed", unit=name, reason=str(error))
             reason = f"it does not say what it can do: {error}"
