@@ -199,8 +199,9 @@ async def test_a_drive_that_vanishes_ends_its_connections_and_comes_back(tmp_pat
             await ask(control, {"do": "add", "what": "vanish"})
             await host.admin.ended()
         async with dial(serving) as connection:
-            with pytest.raises(ConnectionError):
+            with pytest.raises(RefusedError, match="181h") as refused:
                 await connection.connect(NQN)
+            assert not refused.value.final  # a kernel tries again
         await ask(control, {"do": "remove", "what": "vanish"})
         async with host_on(serving) as host:
             assert await host.read(1, 0, 1) == MARK * 64

@@ -23,7 +23,8 @@ _DRAIN_SECONDS = 30.0  # a host that takes no data for so long is gone
 _LARGE = 8  # commands with much data that are under way at a time
 FABRICS, EVENT_REQUEST = 0x7F, 0x0C
 CONNECT, DISCONNECT = 0x01, 0x08
-_RETRIABLE = frozenset({Code.INTERRUPTED, Code.NOT_READY, Code.DATA_TRANSFER_ERROR})
+CONTROLLER_BUSY = 0x181  # base 2.0, 6.3: to be tried again
+_RETRIABLE = frozenset({Code.INTERRUPTED, Code.NOT_READY, Code.DATA_TRANSFER_ERROR, CONTROLLER_BUSY})
 _TRANSIENT_DIGEST = 0x022  # Transient Transport Error
 
 
@@ -92,12 +93,7 @@ class Joiner(Protocol):
     """Who knows the associations there are."""
 
     def connect(self, queue: Queue, entry: Entry, data: bytes) -> Association:
-        """The association that a Connect makes or joins. NvmeRefused when it cannot; GoneError when
-        nothing is to be answered."""
-
-
-class GoneError(Exception):
-    """The drive is not there: no answer, no connection."""
+        """The association that a Connect makes or joins. NvmeRefused when it cannot."""
 
 
 class Queue:
@@ -253,7 +249,7 @@ class Queue:
     def _finished(self, task: asyncio.Task[None]) -> None:
         self._tasks.pop(task, None)
         if not task.cancelled() and (error := task.exception()) is not None:
-            if not isinstance(error, OSError | TimeoutError | GoneError):
+            if not isinstance(error, OSError | TimeoutError):
                 _log.error("command failed", exc_info=error)
             self.drop()
 

@@ -13,14 +13,14 @@ from teeth.lab.drives.nvme.association import QUEUE_SIZE, Association, Subsystem
 from teeth.lab.drives.nvme.core import CONTROLLER_ID, Host
 from teeth.lab.drives.nvme.discovery import DISCOVERY, Discovery, Record
 from teeth.lab.drives.nvme.fields import take
-from teeth.lab.drives.nvme.queue import Entry, GoneError, Queue
+from teeth.lab.drives.nvme.queue import CONTROLLER_BUSY, Entry, Queue
 from teeth.lab.drives.nvme.served import ServedNvme
 from teeth.lab.drives.submission import NvmeRefused
 
 _log = logging.getLogger(__name__)
 CONNECTIONS = 128
 ASSOCIATIONS = 32
-_FORMAT, _BUSY, _PARAMETERS = 0x180, 0x181, 0x182
+_FORMAT, _PARAMETERS = 0x180, 0x182
 _ANY = (0xFFFF, 0xFFFE, CONTROLLER_ID)
 _DATA = 1 << 16  # the wrong parameter is in the data, not in the command
 
@@ -68,7 +68,7 @@ class Target:
         try:
             if len(self._open) <= CONNECTIONS:
                 await Queue(reader, writer, self).serve()
-        except (OSError, asyncio.IncompleteReadError, TimeoutError, GoneError) as error:
+        except (OSError, asyncio.IncompleteReadError, TimeoutError) as error:
             _log.info("connection ended: %s", str(error) or type(error).__name__)
         except asyncio.CancelledError:
             pass  # the server ends; nobody waits for this task's outcome
@@ -94,7 +94,8 @@ class Target:
         if subsystem is None:
             raise NvmeRefused(_PARAMETERS, result=256 | _DATA)
         if not subsystem.there:
-            raise GoneError(name)
+            # Without an answer Linux waits for it a whole minute before it tries again.
+            raise NvmeRefused(CONTROLLER_BUSY)
         if take(data, 16, 2) not in _ANY:
             raise NvmeRefused(_PARAMETERS, result=16 | _DATA)
         if number:
@@ -108,7 +109,7 @@ class Target:
     def _associate(self, subsystem: Subsystem, data: bytes, keep_alive: int) -> Association:
         self._associations = [one for one in self._associations if not one.over]
         if len(self._associations) >= ASSOCIATIONS:
-            raise NvmeRefused(_BUSY)
+            raise NvmeRefused(CONTROLLER_BUSY)
         name = data[512:768].split(b"\0")[0].decode("utf-8", "replace")
         host = Host(name=name, keep_alive=keep_alive)
         association = Association(subsystem=subsystem, host_id=data[:16], host=host)
