@@ -26,6 +26,10 @@ each_sanitize = pytest.mark.parametrize("method", SANITIZES, ids=lambda method: 
 each_security = pytest.mark.parametrize("method", SECURITY, ids=lambda method: method.value)
 
 
+class Subclass(SystemExit):
+    """What ends a process by another name."""
+
+
 def at_once(work: Callable[[], None]) -> Callable[[float], bool]:
     """The rig's time goes on by itself, so work beside the caller is done at once."""
     work()
@@ -252,6 +256,24 @@ def test_it_runs_beside_the_caller_and_says_that_its_progress_is_an_estimate() -
     assert erase._ended is not None
     assert erase._ended(30.0)
     assert erase.poll().state is State.DONE
+
+
+@pytest.mark.parametrize("error", [ValueError("odd"), SystemExit(1), Subclass()])
+def test_whatever_ends_the_thread_is_no_success(error: BaseException) -> None:
+    _, port, drive = made()
+
+    def end(cdb: bytes) -> None:
+        if cdb[14] == 0xF4:
+            raise error
+
+    port.before = end
+    erase = ata_erase(Method.ATA_SECURITY_ERASE, drive)
+    erase.start()
+    assert isinstance(erase, SecurityErase)
+    assert erase._ended is not None
+    assert erase._ended(30.0)
+    assert erase.poll().state is State.FAILED
+    assert code_of(erase.complete) == "not_completed"
 
 
 @pytest.mark.parametrize(("seconds", "timeout"), [(60.0, 43200.0), (29000.0, 58080.0), (86400.0, 43200.0)])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import threading
 import time
 from collections.abc import Callable, Mapping
@@ -24,7 +25,13 @@ Aside = Callable[[Callable[[], None]], Callable[[float], bool]]
 
 def in_thread(work: Callable[[], None]) -> Callable[[float], bool]:
     """A thread that does not keep the process alive: the drive goes on by itself, the next agent recovers."""
-    thread = threading.Thread(target=work, name="security-erase", daemon=True)
+
+    def quietly() -> None:
+        # The end of the process, of whatever kind: threading tells only of the plain one in silence.
+        with contextlib.suppress(SystemExit):
+            work()
+
+    thread = threading.Thread(target=quietly, name="security-erase", daemon=True)
     thread.start()
 
     def ended(seconds: float) -> bool:
@@ -114,6 +121,8 @@ class SecurityErase:
             self._drive.security_erase(Who.USER, PASSWORD, enhanced=self._enhanced, timeout=self.timeout)
         except DeviceError as error:
             self._error = error
+        except Exception as error:  # nobody above a thread could take it
+            self._error = DeviceError(f"{type(error).__name__}: {error}", code="internal_error")
         else:
             self._well = True
 
