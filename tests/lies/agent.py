@@ -21,7 +21,7 @@ def erase(machine: SimulatedMachine, policy: Policy) -> list[UnitRecord]:
     """Every drive's record, as the task would send it home."""
     reporter = ToldReporter()
     media = machine.look()
-    plan = plan_erase(media, policy, probe_units(media, ports(machine), reporter))
+    plan = plan_erase(media, policy, probe_units(media, ports(machine), reporter, lambda devnode: None))
     return execute(plan, world(machine), machine.kernel_log(), reporter)
 
 

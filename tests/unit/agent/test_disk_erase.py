@@ -18,12 +18,13 @@ from teeth_agent.tasks.context import PreparedDisk, SharedState, TaskContext
 from teeth_agent.tasks.disk_erase import Machine, erase
 
 
-def machine(bench, unaccounted=()):
+def machine(bench, unaccounted=(), take_apart=lambda disks: ()):
     return Machine(
         look=lambda: bench.look(),
         wait=lambda policy: None,
         probe=lambda media, reporter: Probes(),
         unaccounted=lambda: tuple(unaccounted),
+        take_apart=take_apart,
         world=bench.world(),
         kernel_log=lambda: nullcontext(bench.kernel_log()),
     )
@@ -97,6 +98,25 @@ def test_a_disk_without_a_name_is_no_longer_prepared_once_it_is_erased(state):
     assert state.is_zero(prepared.identity)
 
 
+def test_only_what_may_be_erased_is_taken_apart_first(state):
+    taken = []
+    bench = Bench(
+        [MemoryDisk("sda"), MemoryDisk("sdb")],
+        [medium("sda", in_use=("sda is held by md0",)), medium("sdb", in_use=("sdb is held by md1",))],
+    )
+
+    def take_apart(disks):
+        taken.append(list(disks))
+        bench.media = (medium("sda"), bench.media[1])
+        return [("md1", "md1 is mounted at /")]
+
+    result = run(bench, {"exclude": ["S-sdb"]}, state, take_apart=take_apart)
+    assert taken == [["sda"]]
+    assert [unit["outcome"] for unit in result["units"]] == ["cleared", "excluded"]
+    run(bench, {"plan": True}, state, take_apart=take_apart)
+    assert len(taken) == 1
+
+
 def test_excluded_by_the_command_is_no_failure(state):
     bench = two(second=FailsHalfway)
     result = run(bench, {"exclude": ["S-sdb"]}, state)
@@ -132,7 +152,7 @@ def test_a_missing_disk_and_a_blind_controller_are_failures(state):
 
 def test_a_disk_that_comes_late_is_not_passed_over(state):
     bench = two()
-    looks = iter([bench.media])
+    looks = iter([bench.media, bench.media])
     bench.look = lambda: next(looks, (*bench.media, medium("sdc")))
     with pytest.raises(AgentError) as caught:
         run(bench, {}, state)

@@ -426,6 +426,14 @@ def test_an_overwrite_on_top_makes_up_for_a_drive_that_gives_zeros_from_its_cach
     assert not any(disk.content)
 
 
+def test_an_overwrite_on_top_does_not_hide_an_erase_that_did_nothing():
+    bench, _ = nvme_bench(KeepsAll("nvme0n1"))
+    policy = Policy(verification=Verification.OVERWRITE)
+    (record,) = erase(bench, policy=policy, probes=can(SANITIZED))
+    assert (record.outcome, record.rung.name) == (Outcome.CLEARED, "overwrite")
+    assert [attempt["code"] for attempt in record.attempts] == ["canary_survived", ""]
+
+
 @pytest.mark.parametrize(
     ("fill", "outcome"),
     [

@@ -11,6 +11,7 @@ from types import SimpleNamespace
 import pytest
 
 from fakes.disks import Bench, MemoryDisk, medium, nvme_medium
+from teeth_agent.drives.ata_areas import Areas
 from teeth_agent.erase.canary import choose_places, plant
 from teeth_agent.erase.hidden import State, judge_ata, judge_nvme
 from teeth_agent.erase.kernellog import KernelLog, about, open_kernel_log, parse_message
@@ -228,18 +229,19 @@ def test_hidden_areas_of_nvme():
 
 
 @pytest.mark.parametrize(
-    ("ends", "state"),
+    ("native", "overlay", "state", "sanitized"),
     [
-        ({"hpa": 100}, State.NONE),
-        ({"hpa": 120}, State.FOUND),
-        ({"hpa": 100, "dco": 120}, State.FOUND),
-        ({"hpa": None, "dco": 120}, State.FOUND),
-        ({"hpa": None, "dco": 100}, State.UNKNOWN),
-        ({}, State.NOT_APPLICABLE),
+        (100, 100, State.NONE, State.NONE),
+        (120, 120, State.FOUND, State.FOUND),
+        (100, 120, State.FOUND, State.FOUND),
+        (None, 120, State.UNKNOWN, State.UNKNOWN),
+        (100, None, State.UNKNOWN, State.NONE),  # an overlay that is frozen
+        (90, 100, State.UNKNOWN, State.UNKNOWN),
     ],
 )
-def test_hidden_areas_of_ata(ends, state):
-    assert judge_ata(100, ends).state is state
+def test_hidden_areas_of_ata(native, overlay, state, sanitized):
+    found = judge_ata(Areas(accessible=100, native=native, overlay=overlay))
+    assert (found.state, found.after_sanitize().state) == (state, sanitized)
 
 
 def test_a_size_that_folds_is_seen_by_its_canaries():

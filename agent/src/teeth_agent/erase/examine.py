@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 from teeth_agent.drives.ata import AtaDrive
-from teeth_agent.drives.ata_identity import AtaIdentity
+from teeth_agent.drives.ata_areas import look_areas
 from teeth_agent.drives.nvme import NvmeDrive
 from teeth_agent.drives.nvmedata import Controller
 from teeth_agent.drives.scsi import ScsiDrive
@@ -111,7 +111,7 @@ def _sanitize_log(drive: NvmeDrive, controller: Controller) -> dict[str, Any]:
 
 
 def _ata(drive: AtaDrive) -> Examination:
-    identity = drive.identify()
+    identity, areas = drive.identify(), look_areas(drive)
     return Examination(
         identity={
             "serial": identity.serial,
@@ -120,35 +120,17 @@ def _ata(drive: AtaDrive) -> Examination:
             "wwn": identity.wwn,
             "capacity": identity.size,
         },
-        hidden=judge_ata(identity.sectors, _ends(drive, identity)),
+        hidden=judge_ata(areas),
         details={
             "security": {
                 "enabled": identity.security.enabled,
                 "locked": identity.security.locked,
                 "frozen": identity.security.frozen,
             },
+            "areas": areas.to_json(),
             "identify": identity.raw.hex(),
         },
     )
-
-
-def _ends(drive: AtaDrive, identity: AtaIdentity) -> dict[str, int | None]:
-    """How many sectors there are by each way of asking that the drive has; None: it did not tell."""
-    ends: dict[str, int | None] = {}
-    if identity.hpa:
-        ends["host protected area"] = _told(lambda: drive.native_sectors(lba48=identity.lba48))
-    if identity.ama:
-        ends["accessible max address"] = _told(drive.accessible_native_sectors)
-    if identity.dco:
-        ends["configuration overlay"] = _told(drive.overlay_sectors)
-    return ends
-
-
-def _told(ask: Callable[[], int | None]) -> int | None:
-    try:
-        return ask()
-    except DeviceError:
-        return None
 
 
 def _scsi(unit: Unit, drive: ScsiDrive) -> Examination:

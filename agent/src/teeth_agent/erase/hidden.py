@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from enum import Enum
 from typing import Any
 
+from teeth_agent.drives.ata_areas import Areas
 from teeth_agent.drives.nvmedata import Controller
 
 
@@ -21,22 +22,22 @@ class State(Enum):
 class Hidden:
     """What was found out about hidden areas; ``reason`` says how, or why there is nothing to look at.
 
-    ``unallocated``: bytes that belong to no namespace. Only a sanitize reaches them.
+    ``sanitized``: a sanitize reaches there all the same.
     """
 
     state: State
     reason: str
-    unallocated: int = 0
+    sanitized: bool = False
 
     @property
     def holds(self) -> bool:
         return self.state in (State.NONE, State.NOT_APPLICABLE)
 
     def after_sanitize(self) -> Hidden:
-        """The same, when the whole subsystem was sanitized, what belongs to no namespace with it."""
-        if not self.unallocated:
+        """The same, when all of the drive was sanitized, what nobody can address with it."""
+        if not self.sanitized:
             return self
-        reason = f"{self.reason}; a sanitize reaches them all the same"
+        reason = f"{self.reason}; a sanitize reaches there all the same"
         return Hidden(state=State.NONE, reason=reason)
 
     def to_json(self) -> dict[str, Any]:
@@ -59,26 +60,21 @@ def judge_nvme(ours: Collection[int | None], controller: Controller, listed: Seq
         return Hidden(state=State.FOUND, reason=f"namespaces without a block device: {foreign[:16]}")
     if controller.unvmcap:
         reason = f"{controller.unvmcap} bytes belong to no namespace"
-        return Hidden(state=State.FOUND, reason=reason, unallocated=controller.unvmcap)
+        return Hidden(state=State.FOUND, reason=reason, sanitized=True)
     return Hidden(state=State.NONE, reason=f"namespaces {list(listed)} all erased, no unallocated capacity")
 
 
-def judge_ata(accessible: int, ends: Mapping[str, int | None]) -> Hidden:
-    """``accessible`` sectors must be all. ``ends``: how many there are, by each way of hiding some that the
-    drive has; None where it did not tell."""
-    if not ends:
-        reason = "the drive has no feature that hides sectors behind a maximum address"
-        return Hidden(state=State.NOT_APPLICABLE, reason=reason)
-    more = [
-        f"{name}: {accessible} of {count} sectors"
-        for name, count in ends.items()
-        if count and count > accessible
-    ]
-    if more:
-        return Hidden(state=State.FOUND, reason="; ".join(more))
-    silent = [name for name, count in ends.items() if count is None]
-    if silent:
-        return Hidden(
-            state=State.UNKNOWN, reason=f"the drive does not tell where it ends: {', '.join(silent)}"
-        )
-    return Hidden(state=State.NONE, reason=f"all {accessible} sectors are accessible")
+def judge_ata(areas: Areas) -> Hidden:
+    """Every sector must be accessible, and the drive must say so.
+
+    Firmware often freezes the configuration overlay, and then nobody learns what is behind it; a sanitize
+    erases there all the same.
+    """
+    if areas.hidden is None:
+        beyond = areas.native is not None and areas.native == areas.accessible
+        reason = f"the drive does not tell where it ends: {areas.unknown or areas.to_json()}"
+        return Hidden(state=State.UNKNOWN, reason=reason, sanitized=beyond)
+    if areas.hidden:
+        reason = f"{areas.accessible} of {areas.overlay} sectors are accessible"
+        return Hidden(state=State.FOUND, reason=reason)
+    return Hidden(state=State.NONE, reason=f"all {areas.accessible} sectors are accessible")

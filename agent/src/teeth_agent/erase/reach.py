@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 from teeth_agent import sysfs
 from teeth_agent.drives.ata import AtaDrive
+from teeth_agent.drives.ata_areas import restore_native_max
 from teeth_agent.drives.nvme import NvmeDrive
 from teeth_agent.erase.methods import Ports
 from teeth_agent.erase.methods.nvmeformat import attach_detached
@@ -39,52 +40,11 @@ def open_up(unit: Unit, ports: Ports, commands: list[str]) -> list[str]:
 
 
 def _open_ends(drive: AtaDrive) -> list[str]:
-    """Host protected area, configuration overlay, accessible max address.
-
-    An overlay is given up only while no host protected area is set, and only one change of that may last in
-    a power cycle: so it is lifted for the moment first, and for good at the end.
-    """
-    done: list[str] = []
-    identity = drive.identify()
-    start = identity.sectors
-    if identity.hpa:
-        _lift(drive, keep=False)
-    if identity.dco and drive.overlay_sectors() > drive.identify().sectors and _taken(drive.restore_overlay):
-        done.append("its configuration overlay was restored")
-    if identity.hpa and _lift_for_good(drive, start):
-        done.append("its host protected area was removed")
-    if identity.ama:
-        last = drive.accessible_native_sectors()
-        if last is not None and last > start and _taken(lambda: drive.set_accessible_max(last)):
-            done.append("its accessible max address was set to its end")
-    return done
-
-
-def _lift(drive: AtaDrive, *, keep: bool) -> bool:
-    """Move the end to the native maximum, if it is not there; whether that was done."""
-    identity = drive.identify()
-    native = drive.native_sectors(lba48=identity.lba48)
-    if native is None or native <= identity.sectors:
-        return False
-    return _taken(lambda: drive.set_max(native, lba48=identity.lba48, keep=keep))
-
-
-def _lift_for_good(drive: AtaDrive, start: int) -> bool:
-    """The same beyond the next loss of power; ``start``: how many sectors there were at first."""
-    identity = drive.identify()
-    native = drive.native_sectors(lba48=identity.lba48)
-    if native is None or native <= start:
-        return False
-    lasting = _taken(lambda: drive.set_max(native, lba48=identity.lba48, keep=True))
-    return lasting or drive.identify().sectors >= native
-
-
-def _taken(order: Callable[[], None]) -> bool:
-    try:
-        order()
-    except DeviceError:
-        return False
-    return True
+    restored = restore_native_max(drive)
+    if not restored.changed:
+        return []
+    before, after = restored.before.accessible, restored.after.accessible
+    return [f"its hidden end was opened: {before} sectors became {after}"]
 
 
 def refreshed(unit: Unit, now: Sequence[Medium]) -> Unit:

@@ -186,11 +186,13 @@ class UnitRun:
         by_device = [method for method in rung.methods if method.by_device]
         for method in by_device:
             self._by_device(method)
-        if by_device:
-            self._check_erased(by_device[-1].leaves, planted, prints)
+        proof.completed = bool(by_device)
+        if by_device and not self._check_erased(by_device[-1].leaves, planted, prints):
+            return  # what the drive did alone must prove itself: an overwrite on top would only hide it
         if Method.OVERWRITE in rung.methods:
+            proof.completed = False
             self._check_overwritten(self._overwrite(), planted)
-        proof.completed = True
+            proof.completed = True
 
     # --- before
 
@@ -363,39 +365,48 @@ class UnitRun:
 
     # --- afterwards
 
-    def _check_erased(self, leaves: Leaves, planted: list[canary.Canaries], prints: list[Prints]) -> None:
+    def _check_erased(self, leaves: Leaves, planted: list[canary.Canaries], prints: list[Prints]) -> bool:
         """E3 and E4 of what the drive did alone: canaries, a read-back, what comes back after new writes."""
         self._step("verify")
         self._reread_all()
-        self._count_survivors(planted)
+        if self._count_survivors(planted):
+            return False  # that has disproved it, and a read-back takes hours
         sampled = self._policy.verification is Verification.SAMPLED
         for index, medium in enumerate(self._media()):
             known = prints[index] if prints and leaves is Leaves.CHANGED else None
             with self._world.open(medium.devnode, write=False) as device:
                 read = read_back(device, leaves, self._advance, sampled=sampled, prints=known)
             self._proof.readbacks.append(read)
+            if not read.holds:
+                return False
         self._write_again(planted)
+        return all(look.holds for look in self._proof.second_looks)
 
     def _check_overwritten(self, read: list[ReadProof], planted: list[canary.Canaries]) -> None:
         """The same of what this machine has written: it was read back with it, and always whole."""
         proof = self._proof
         self._step("verify")
+        if proof.readbacks:
+            proof.device_status["read_before_overwrite"] = [one.to_json() for one in proof.readbacks]
         proof.readbacks, proof.second_looks = read, []
         self._reread_all()
-        self._count_survivors(planted)
-        self._write_again(planted)
+        if self._count_survivors(planted) == 0 and all(one.holds for one in read):
+            self._write_again(planted)
 
     def _reread_all(self) -> None:
         self._world.settle()
         for path in self._unit.media:
             self._patiently(lambda path=path: self._reread_partitions(path.devnode))  # type: ignore[misc]
 
-    def _count_survivors(self, planted: list[canary.Canaries]) -> None:
-        self._proof.survived = 0
+    def _count_survivors(self, planted: list[canary.Canaries]) -> int:
+        """How many canaries can still be read, by any path."""
+        count = 0
         for extent, canaries in zip(self._unit.extents, planted, strict=True):
             for path in extent.paths:
                 with self._world.open(path.devnode, write=False) as device:
-                    self._proof.survived += len(canaries.survivors(device))
+                    count += len(canaries.survivors(device))
+        self._proof.survived = count
+        return count
 
     def _write_again(self, planted: list[canary.Canaries]) -> None:
         for medium, canaries in zip(self._media(), planted, strict=True):

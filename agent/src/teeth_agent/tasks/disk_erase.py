@@ -4,30 +4,32 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from teeth_agent import blockio, udev
-from teeth_agent.erase import leftovers, probe
+from teeth_agent import blockio, sysfs, udev
+from teeth_agent.erase import leftovers, probe, teardown
 from teeth_agent.erase.capabilities import PlainCapabilities
 from teeth_agent.erase.execute import World, execute
 from teeth_agent.erase.kernellog import KernelLog, open_kernel_log
 from teeth_agent.erase.methods import Ports
 from teeth_agent.erase.methods.ata_leftovers import Tries
-from teeth_agent.erase.model import Medium, group_units, plain_name
+from teeth_agent.erase.model import Grade, Medium, group_units, plain_name
 from teeth_agent.erase.plan import ErasePlan, Probes, newcomers, plan_erase
 from teeth_agent.erase.policy import Policy, read_policy
 from teeth_agent.erase.protect import Action, Facts
 from teeth_agent.erase.record import UnitRecord, late
+from teeth_agent.erase.shared import shared_use
 from teeth_agent.errors import AgentError, Cancelled
 from teeth_agent.inventory.block import Disk, list_disks
 from teeth_agent.inventory.controllers import unaccounted
+from teeth_agent.inventory.mounts import read_usage
 from teeth_agent.passthrough.nvme import open_nvme
 from teeth_agent.passthrough.scsi import open_scsi
 from teeth_agent.reporter import Reporter
 from teeth_agent.tasks.context import SharedState, TaskContext
-from teeth_agent.tools import udevadm
+from teeth_agent.tools import blkid, udevadm
 
 METHOD = "decom.disk_erase"
 
@@ -40,12 +42,16 @@ _TRIES = Path("/run/teeth/ata-tries.json")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Machine:
-    """The machine to be erased. ``look`` lists its media as they are now; ``wait`` for those to come."""
+    """The machine to be erased. ``look`` lists its media as they are now; ``wait`` for those to come.
+
+    ``take_apart`` stops what is assembled on disks of these names, and tells what it could not, and why.
+    """
 
     look: Callable[[], tuple[Medium, ...]]
     wait: Callable[[Policy], object]
     probe: Callable[[Sequence[Medium], Reporter], Probes]
     unaccounted: Callable[[], tuple[str, ...]]
+    take_apart: Callable[[Sequence[str]], Sequence[tuple[str, str]]]
     world: World
     kernel_log: Callable[[], AbstractContextManager[KernelLog]]
 
@@ -63,6 +69,9 @@ def run(params: Mapping[str, Any], context: TaskContext, reporter: Reporter) -> 
 def erase(policy: Policy, machine: Machine, context: TaskContext, reporter: Reporter) -> dict[str, Any]:
     """``run`` on a given machine."""
     machine.wait(policy)
+    if not policy.plan_only:
+        for name, reason in machine.take_apart(_may_be_erased(machine.look(), policy)):
+            reporter.log("warning", "not_taken_apart", device=name, reason=reason)
     media = machine.look()
     plan = plan_erase(media, policy, machine.probe(media, reporter), machine.unaccounted())
     if policy.plan_only:
@@ -89,8 +98,11 @@ def this_machine(root: Path) -> Machine:
     return Machine(
         look=look,
         wait=lambda policy: _wait_for_disks(policy, root),
-        probe=lambda media, reporter: probe_units(media, ports, reporter),
+        probe=lambda media, reporter: probe_units(
+            media, ports, reporter, lambda devnode: blkid.probe_device(devnode).kind
+        ),
         unaccounted=lambda: unaccounted(root),
+        take_apart=lambda disks: _take_apart(disks, root),
         world=World(
             open=blockio.open_device,
             ports=ports,
@@ -155,6 +167,26 @@ def to_medium(disk: Disk) -> Medium:
     )
 
 
+def _may_be_erased(media: Sequence[Medium], policy: Policy) -> list[str]:
+    """Names of the disks that no rule of the command spares: only on those is anything stopped."""
+    # Nobody has been asked yet what it can do: any grade will do here.
+    policy = replace(policy, required=Grade.CLEAR)
+    plan = plan_erase(tuple(replace(medium, in_use=()) for medium in media), policy, Probes())
+    return [medium.name for unit in plan.units if unit.action is Action.ERASE for medium in unit.unit.media]
+
+
+def _take_apart(disks: Sequence[str], root: Path) -> list[tuple[str, str]]:
+    usage = read_usage(root)
+
+    def uses(name: str) -> list[str]:
+        number = sysfs.read_text(root, f"/sys/class/block/{name}/dev", "") or ""
+        found = [f"{name} is mounted at {mount}" for mount in usage.mounts_of(name, number)]
+        return found + ([f"{name} is used as swap"] if name in usage.swaps else [])
+
+    wanted = teardown.plan_teardown(disks, teardown.read_blocks(root, uses))
+    return [*wanted.kept, *teardown.carry_out(wanted, root)]
+
+
 def _wait_for_disks(policy: Policy, root: Path) -> None:
     """Give buses that are still being scanned their time: a disk that comes late must not go unseen."""
     udevadm.settle(_SETTLE_SECONDS)
@@ -190,13 +222,22 @@ def _check(plan: ErasePlan) -> None:
         )
 
 
-def probe_units(media: Sequence[Medium], ports: Ports, reporter: Reporter) -> Probes:
-    """Ask the drives what they can do; one that does not answer is only overwritten."""
+def probe_units(
+    media: Sequence[Medium], ports: Ports, reporter: Reporter, content: Callable[[str], str | None]
+) -> Probes:
+    """Ask the drives what they can do; one that does not answer is only overwritten.
+
+    ``content``: what blkid calls the file system on a device node.
+    """
     found: dict[str, Facts] = {}
     for unit in group_units(tuple(medium for medium in media if medium.out_of_scope is None)):
         name = unit.first.name
         try:
-            found[name] = Facts(capabilities=probe.ask(unit, ports), busy=leftovers.standing(unit, ports))
+            found[name] = Facts(
+                capabilities=probe.ask(unit, ports),
+                busy=leftovers.standing(unit, ports),
+                shared_use=shared_use(unit, ports, content),
+            )
         except AgentError as error:
             reporter.log("warning", "probe_failed", unit=name, reason=str(error))
             reason = f"it does not say what it can do: {error}"
