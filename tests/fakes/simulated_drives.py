@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from fakes.disks import medium
@@ -179,13 +179,16 @@ class SimulatedMachine:
         return tuple(media)
 
     def rescan(self, medium: Medium) -> None:
-        """The kernel looks at a drive anew."""
+        """The kernel looks at a drive anew; behind libata it is taken out for that and found again."""
         self.life.check()
         if medium.controller is not None:
             self.controllers[medium.controller].scan()
             return
-        host, _ = self.disks[medium.name]
-        self.disks[medium.name] = (host, _scan(host, self.slots[self.units.index(host.drive)]))
+        host, before = self.disks[medium.name]
+        found = _scan(host, self.slots[self.units.index(host.drive)])
+        if medium.transport == "sata":
+            found = replace(found, diskseq=(before.diskseq or 0) + 100)
+        self.disks[medium.name] = host, found
 
     @contextmanager
     def open(self, path: str, *, write: bool) -> Iterator[SimulatedDevice]:
@@ -255,7 +258,12 @@ class SimulatedMachine:
 
     def parts(self) -> dict[str, Any]:
         """What every World is made of; the rest is its maker's."""
-        return {"look": self.look, "settle": self.life.check, "clock": self.now, "pause": self.pause}
+        return {
+            "look": self.look,
+            "settle": self.life.check,
+            "clock": self.now,
+            "pause": self.pause,
+        }
 
 
 def _missing(path: str) -> DeviceError:

@@ -4,18 +4,36 @@ from __future__ import annotations
 
 import math
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
 # How long it is looked, in true seconds, whether a thread that waits for another one outside this clock does
 # something by itself; then time goes on.
 _PATIENCE = 0.02
+_JOIN_SECONDS = 10.0
 
 
 class PowerCutError(SystemExit):
     """The machine lost its power under whoever gets this: nothing that it does afterwards has an effect.
 
-    A SystemExit, so that threads of the dead end quietly and no ``except Exception`` keeps them alive.
+    A SystemExit, so that no ``except Exception`` keeps the dead alive.
     """
+
+
+@contextmanager
+def quiet_deaths() -> Iterator[None]:
+    """Threads may die of a power cut without a word meanwhile."""
+    before = threading.excepthook
+
+    def hook(arguments: threading.ExceptHookArgs) -> None:
+        if not issubclass(arguments.exc_type, PowerCutError):
+            before(arguments)
+
+    threading.excepthook = hook
+    try:
+        yield
+    finally:
+        threading.excepthook = before
 
 
 class VirtualClock:
@@ -65,6 +83,14 @@ class VirtualClock:
         finally:
             self._waiting.pop(me, None)
             self.lock.notify_all()
+
+    def outlive(self) -> None:
+        """Wait for the end of every other thread of this world; after a power cut they end at once."""
+        with self.lock:
+            self.lock.notify_all()
+            others = [one for one in self._members.values() if one is not threading.current_thread()]
+        for thread in others:
+            thread.join(_JOIN_SECONDS)
 
     def _enter(self) -> int:
         me = threading.get_ident()

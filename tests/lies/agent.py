@@ -8,9 +8,9 @@ from teeth_agent.erase.execute import World, execute
 from teeth_agent.erase.leftovers import look_over
 from teeth_agent.erase.methods import Ports
 from teeth_agent.erase.methods.ata_leftovers import Tries
-from teeth_agent.erase.plan import plan_erase
+from teeth_agent.erase.plan import newcomers, plan_erase
 from teeth_agent.erase.policy import Policy
-from teeth_agent.erase.record import UnitRecord
+from teeth_agent.erase.record import UnitRecord, late
 from teeth_agent.tasks.disk_erase import probe_units
 
 # The one that every tool which finds a locked drive may know of.
@@ -22,7 +22,9 @@ def erase(machine: SimulatedMachine, policy: Policy) -> list[UnitRecord]:
     reporter = ToldReporter()
     media = machine.look()
     plan = plan_erase(media, policy, probe_units(media, ports(machine), reporter, lambda devnode: None))
-    return execute(plan, world(machine), machine.kernel_log(), reporter)
+    records = execute(plan, world(machine), machine.kernel_log(), reporter)
+    erased = [record.unit for record in records if record.unit is not None]
+    return records + [late(unit) for unit in newcomers(plan, machine.look(), erased)]
 
 
 def ports(machine: SimulatedMachine) -> Ports:

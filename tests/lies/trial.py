@@ -8,7 +8,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 
 from fakes.simulated_drives import FlatMedia, SimulatedMachine
-from fakes.virtual_time import PowerCutError
+from fakes.virtual_time import PowerCutError, quiet_deaths
 from lies import agent, safety
 from lies.cases import HONEST, Case, draw, draw_slot
 from lies.lists import fault
@@ -167,10 +167,14 @@ def run_cut(method: Method, seed: int, *, look: Callable[[Bench], None] = lambda
         else:
             machine = bench.machine.boot(cut_after_seconds=dice.uniform(0.0, seconds))
         try:
-            agent.recover(machine)
-            if life:
-                result.locked = result.locked or bench.locked()
-            records = agent.erase(machine, case.policy)
+            with quiet_deaths():
+                try:
+                    agent.recover(machine)
+                    if life:
+                        result.locked = result.locked or bench.locked()
+                    records = agent.erase(machine, case.policy)
+                finally:
+                    machine.clock.outlive()
         except PowerCutError:
             result.cut = True
             continue

@@ -11,10 +11,12 @@ from typing import Any
 
 from teeth_agent.drives.ata import AtaDrive
 from teeth_agent.drives.nvme import NvmeDrive
+from teeth_agent.drives.nvmedata import SecureErase
 from teeth_agent.drives.scsi import ScsiDrive
 from teeth_agent.erase.methods import DeviceErase, Ports, ata, ata_leftovers, nvme, scsi
 from teeth_agent.erase.methods.ata_leftovers import Found, Tries
 from teeth_agent.erase.methods.leftover import Left, Leftover
+from teeth_agent.erase.methods.nvmeformat import NvmeFormat
 from teeth_agent.erase.model import Medium, Method, Unit
 from teeth_agent.erase.polling import Around, wait_for_end
 from teeth_agent.errors import AgentError, DeviceError
@@ -27,6 +29,8 @@ _KINDS = {
     "overwrite": Method.NVME_SANITIZE_OVERWRITE,
 }
 _LOOK_SECONDS = 5.0
+# A drive that formats says so by percent: large ones do one of them in less than this.
+_STANDS_SECONDS = 1800.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -64,6 +68,8 @@ def recover(unit: Unit, rescue: Rescue) -> list[dict[str, Any]]:
 
 def _recover_nvme(drive: NvmeDrive, rescue: Rescue) -> list[dict[str, Any]]:
     def again(left: Leftover) -> DeviceErase | None:
+        if left.left is Left.FORMATTING:
+            return NvmeFormat(drive, SecureErase.USER_DATA, again=True)
         method = _KINDS.get(left.kind) or next(iter(rescue.sanitizes), None)
         return nvme.nvme_erase(method, drive, exit_allowed=True) if method is not None else None
 
@@ -96,6 +102,12 @@ def _bring_out(
         else:
             _wait_until_idle(look, rescue.around)
         left = look()
+        if left.running and (erase := again(left)) is not None:
+            # It says that it formats, and does not: a power cut came between. Another format ends that.
+            erase.start()
+            rescue.commands.extend(erase.commands)
+            wait_for_end(erase, rescue.around)
+            left = look()
     if left.left in (Left.SANITIZE_FAILED, Left.FORMAT_FAILED):
         found.append(_told(left))
         erase = again(left)
@@ -119,9 +131,16 @@ def _see_through(erase: DeviceErase, rescue: Rescue) -> None:
 
 
 def _wait_until_idle(look: Callable[[], Leftover], around: Around) -> None:
-    began = around.clock()
-    while look().running:
-        if around.clock() - began > around.time_limit:
+    """Returns also when there is no progress any more."""
+    began = moved = around.clock()
+    fraction = None
+    while (left := look()).running:
+        now = around.clock()
+        if left.fraction != fraction:
+            fraction, moved = left.fraction, now
+        if now - moved > _STANDS_SECONDS:
+            return
+        if now - began > around.time_limit:
             raise DeviceError("the drive is busy for longer than is allowed", code="time_limit")
         around.check()
         around.pause(_LOOK_SECONDS)

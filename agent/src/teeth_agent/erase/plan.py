@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -170,8 +170,14 @@ def _plan_unit(unit: Unit, policy: Policy, facts: Facts) -> UnitPlan:
     )
 
 
-def newcomers(plan: ErasePlan, media: tuple[Medium, ...]) -> tuple[UnitPlan, ...]:
-    """What the same policy says of the drives in ``media`` that came only after the plan was made."""
-    known = {(medium.name, medium.diskseq) for unit in plan.units for medium in unit.unit.media}
+def newcomers(
+    plan: ErasePlan, media: tuple[Medium, ...], erased: Iterable[Unit] = ()
+) -> tuple[UnitPlan, ...]:
+    """What the same policy says of the drives in ``media`` that came only after the plan was made.
+
+    ``erased``: units as they were erased, with what was opened up of them.
+    """
+    units = [*(unit.unit for unit in plan.units), *erased]
+    known = {(medium.name, medium.diskseq) for unit in units for medium in unit.media}
     new = tuple(medium for medium in media if (medium.name, medium.diskseq) not in known)
     return plan_erase(new, plan.policy, Probes()).units

@@ -82,7 +82,8 @@ def erase(policy: Policy, machine: Machine, context: TaskContext, reporter: Repo
     with machine.kernel_log() as log:
         _forget_zero(context.state, doomed)
         records = execute(plan, machine.world, log, reporter)
-    records += [late(unit) for unit in newcomers(plan, machine.look())]
+    erased = [record.unit for record in records if record.unit is not None]
+    records += [late(unit) for unit in newcomers(plan, machine.look(), erased)]
     for record in records:
         _remember_zero(context.state, record)
     return conclude(records, plan)

@@ -23,14 +23,16 @@ class NvmeFormat:
     """See DeviceErase. Each namespace keeps its block size, metadata and protection.
 
     Namespaces that are attached to no controller are attached to this one first, and stay so. Where one
-    secure erase reaches all namespaces (FNA bit 1) it is sent once.
+    secure erase reaches all namespaces (FNA bit 1) it is sent once. ``again``: namespaces that say that they
+    are being formatted were left so by a format that was cut short.
     """
 
-    def __init__(self, drive: NvmeDrive, ses: SecureErase) -> None:
+    def __init__(self, drive: NvmeDrive, ses: SecureErase, *, again: bool = False) -> None:
         self.commands: list[str] = []
         self.estimate: float | None = None
         self._drive = drive
         self._ses = SecureErase(ses)
+        self._again = again
         self._before: tuple[Namespace, ...] = ()
         self._done: list[dict[str, Any]] = []
         self._bytes_done = 0
@@ -105,7 +107,7 @@ class NvmeFormat:
             raise DeviceError(
                 f"{self._drive.device}: namespace {namespace.nsid} is write protected", code="read_only"
             )
-        if namespace.remaining:
+        if namespace.remaining and not self._again:
             raise DeviceError(
                 f"{self._drive.device}: namespace {namespace.nsid} is being formatted", code="format_running"
             )
