@@ -77,6 +77,12 @@ class Bench:
         (found,) = [one for one in records if one.unit is not None and one.unit.first.serial == serial]
         return found
 
+    def end(self) -> None:
+        """The power goes; what still waits for a drive ends with it."""
+        with quiet_deaths():
+            self.machine.power_cut()
+            self.machine.clock.outlive()
+
     def locked(self, index: int = 0) -> bool:
         """Whether a password is in force on the drive now, whatever it says."""
         unit = self.machine.units[index]
@@ -118,7 +124,7 @@ def run_lie(
     result = Result(kind="honest" if lie == HONEST else "lie", method=method.value, lie=lie, seed=seed)
     record = bench.record(agent.erase(bench.machine.boot(), bench.case.policy))
     result.locked = bench.locked() and record.code != "drive_left_locked"
-    bench.machine.power_cut()
+    bench.end()
     bench.judge(0, record, result)
     look(bench)
     return bench.close(result)
@@ -140,7 +146,7 @@ def run_fault(
     records = agent.erase(machine, bench.case.policy)
     broken, whole = bench.record(records), bench.record(records, 1)
     result.locked = bench.locked() and broken.code != "drive_left_locked"
-    machine.power_cut()
+    bench.end()
     other = Result(kind="fault", method=method.value, lie=name, seed=seed)
     bench.judge(1, whole, other)
     bench.judge(0, broken, result)
@@ -178,7 +184,7 @@ def run_cut(method: Method, seed: int, *, look: Callable[[Bench], None] = lambda
         except PowerCutError:
             result.cut = True
             continue
-        machine.power_cut()
+        bench.end()
         bench.judge(0, bench.record(records), result)
         if last or result.false:
             break
