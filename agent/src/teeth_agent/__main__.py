@@ -30,10 +30,12 @@ from teeth_agent.session.spool import LogSpool
 from teeth_agent.session.taskrunner import TaskRunner
 from teeth_agent.session.watchdog import last_words, watching
 from teeth_agent.tasks.context import SharedState, TaskContext
+from teeth_agent.tasks.startlook import StartLook, look_at_drives
 
 _ROOT = Path("/")
 _FOLDER = "run/teeth"  # in memory, ours alone, as long as the boot
 _REPORT = f"{_FOLDER}/stuck.txt"
+_LOOK_SECONDS = 0.5
 # What a supervisor reads: nothing to retry until a person changed the boot arguments.
 _EXIT_CONFIG = 78  # EX_CONFIG of sysexits.h
 
@@ -57,6 +59,7 @@ class _Parts:
     keys: FileKeys
     orphans: Orphans
     timings: dict[str, float]
+    start_look: StartLook
 
 
 async def _serve(parts: _Parts) -> None:
@@ -67,6 +70,9 @@ async def _serve(parts: _Parts) -> None:
             parts.timings["network"] = time.monotonic()
             console.say(f"network {net.link.name} {net.lease.address}/{net.lease.prefix_length}")
             await preparing
+            # So that a drive that was left locked is mostly told of in the first answer; a slow bus is not
+            # waited for.
+            await asyncio.to_thread(parts.start_look.wait, _LOOK_SECONDS)
             home = await _home(parts, net)
             await home.run()
 
@@ -77,6 +83,7 @@ async def _prepare(parts: _Parts) -> None:
     In this order, as the tool that makes the key would else be taken for one of those.
     """
     await asyncio.to_thread(parts.orphans.end)
+    parts.start_look.begin()
     with contextlib.suppress(AgentError):  # asked for again, and told of, when it is needed
         await parts.keys.csr()
 
@@ -86,7 +93,7 @@ async def _home(parts: _Parts, net: Network) -> Home:
     links = await netlink.links()
     macs = [net.link.mac, *(link.mac for link in links if link.kind == "" and link.mac != net.link.mac)]
     runner = TaskRunner(
-        TaskContext(boot_id=parts.boot_id, state=SharedState()),
+        TaskContext(boot_id=parts.boot_id, state=SharedState(), drives_free=parts.start_look.wait),
         spool,
         tasks.load,
         console.say,
@@ -168,6 +175,7 @@ def main() -> int:
         keys=keys,
         orphans=Orphans(boot_id),
         timings=timings,
+        start_look=StartLook(console.problem, lambda: look_at_drives(_ROOT)),
     )
     try:
         asyncio.run(_serve(parts))

@@ -136,15 +136,21 @@ def _claim_nothing(devices: Iterable[str]) -> None:
     """The claim of a task that runs alone."""
 
 
+def _wait_for_nothing(seconds: float) -> None:
+    """The wait of a task that runs alone."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TaskContext:
     """``sysfs_root``: where /sys and /proc are found; ``boot_id``: the kernel's, new at every boot.
 
     ``claim``: to be called with the identities of all devices before the first of them is changed; raises
-    AgentError(device_busy) when another task has one.
+    AgentError(device_busy) when another task has one. ``drives_free`` waits so many seconds at most until
+    nothing else of this agent is at the drives.
     """
 
     boot_id: str
     sysfs_root: Path = Path("/")
     state: SharedState = field(default_factory=SharedState)
     claim: Callable[[Iterable[str]], None] = _claim_nothing
+    drives_free: Callable[[float], object] = _wait_for_nothing

@@ -36,6 +36,7 @@ METHOD = "decom.disk_erase"
 # SCSI buses are scanned in the background, and large drives spin up slowly.
 _SETTLE_SECONDS = 30
 _DISKS_SECONDS = 15
+_START_SECONDS = 120.0
 # In memory, so that it lasts as long as the power that the drives count by.
 _TRIES = Path("/run/teeth/ata-tries.json")
 
@@ -63,7 +64,10 @@ def run(params: Mapping[str, Any], context: TaskContext, reporter: Reporter) -> 
     was touched; and when a unit that is not excluded misses the required grade AgentError(erase_incomplete),
     or Cancelled, with the whole result in ``detail``.
     """
-    return erase(read_policy(params), this_machine(context.sysfs_root), context, reporter)
+    policy = read_policy(params)
+    # The look at the start may be taking a password away just now: two at a drive would be one too many.
+    context.drives_free(_START_SECONDS)
+    return erase(policy, this_machine(context.sysfs_root), context, reporter)
 
 
 def erase(policy: Policy, machine: Machine, context: TaskContext, reporter: Reporter) -> dict[str, Any]:
@@ -95,7 +99,7 @@ def this_machine(root: Path) -> Machine:
     def look() -> tuple[Medium, ...]:
         return tuple(to_medium(disk) for disk in list_disks(root))
 
-    ports = Ports(open_scsi=open_scsi, open_nvme=open_nvme)
+    ports = the_ports()
     return Machine(
         look=look,
         wait=lambda policy: _wait_for_disks(policy, root),
@@ -109,10 +113,20 @@ def this_machine(root: Path) -> Machine:
             ports=ports,
             look=look,
             settle=lambda: udevadm.settle(_SETTLE_SECONDS),
-            tries=Tries(_TRIES),
+            tries=the_tries(),
         ),
         kernel_log=open_kernel_log,
     )
+
+
+def the_ports() -> Ports:
+    """The ways to this machine's drives."""
+    return Ports(open_scsi=open_scsi, open_nvme=open_nvme)
+
+
+def the_tries() -> Tries:
+    """The count of wrong passwords of this boot."""
+    return Tries(_TRIES)
 
 
 def conclude(records: Sequence[UnitRecord], plan: ErasePlan) -> dict[str, Any]:
