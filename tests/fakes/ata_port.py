@@ -44,6 +44,10 @@ class RigPort:
             status=answer.status, sense=self.strip(answer.raw), data=answer.data[:receive], transport=0
         )
 
+    def orders(self, opcode: int) -> list[tuple[bytes, bytes]]:
+        """What reached the drive by this SCSI command, with its data."""
+        return [(cdb, data) for cdb, data in self.sent if cdb[0] == opcode]
+
     def opcodes(self) -> list[int]:
         """The ATA commands that were sent, in their order."""
         return [cdb[14] for cdb, _ in self.sent if cdb[0] == 0x85]

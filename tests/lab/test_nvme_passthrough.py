@@ -74,6 +74,8 @@ PROGRAM = """
             answer.setdefault("left", {})[serial] = recover(drive).left.value
     words = ["nvme", "sanitize-log", device("GOOD"), "-o", "json"]
     answer["cli"] = subprocess.run(words, capture_output=True, text=True).stdout
+    log = subprocess.run(["dmesg"], capture_output=True, text=True).stdout.splitlines()
+    answer["kernel"] = [line for line in log if "nvme" in line][-40:]
     print("ANSWER")
     print(json.dumps(answer))
 """
@@ -138,5 +140,8 @@ async def test_sanitize_and_format_by_the_kernels_own_way(
     assert stale["state"] == "failed"
     assert "another command" in stale["evidence"]["reason"]
     assert "sprog" in found["cli"]
+    # The kernel looks at the namespaces again, and takes an erase for no error.
+    assert any("rescanning namespaces" in line for line in found["kernel"])
+    assert not [line for line in found["kernel"] if "error" in line.lower() or "timeout" in line]
     assert (tmp_path / "d0.img").read_bytes()[:SIZE].count(MARK) == 0
     assert (tmp_path / "d2.img").read_bytes()[:SIZE].count(MARK) == SIZE // len(MARK)

@@ -10,8 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from fakes.ata_port import RigPort
 from fakes.drive_rig import Rig
-from fakes.rig_port import RigPort
 from teeth_agent.drives.scsi import Action, ScsiDrive
 from teeth_agent.erase.methods import State
 from teeth_agent.erase.methods.leftover import Left
@@ -75,13 +75,13 @@ def test_a_sanitize_that_fails_stays_fenced_where_the_policy_says_so(method: Met
     with pytest.raises(DeviceError) as caught:
         erase.abandon()
     assert caught.value.code == "fenced"
-    assert len(bench.port.sent(0x48)) == 1
+    assert len(bench.port.orders(0x48)) == 1
     # Only another sanitize gets it out of that; one that could be left is not taken.
     bench.rig.drive.disk.remove("sanitize-fails")
     erase = bench.erase(Method.SCSI_SANITIZE_BLOCK, exit_allowed=True)
     assert not erase.adopt()
     erase.start()
-    assert [cdb[1] for cdb, _ in bench.port.sent(0x48)][1:] == [0xA2, 0x82]
+    assert [cdb[1] for cdb, _ in bench.port.orders(0x48)][1:] == [0xA2, 0x82]
     bench.passes(11)
     assert erase.poll().state is State.DONE
 
@@ -93,7 +93,7 @@ def test_a_sanitize_that_fails_is_left_where_the_policy_allows_it() -> None:
     bench.passes(11)
     assert erase.poll().state is State.FAILED
     erase.abandon()
-    assert [cdb[1] for cdb, _ in bench.port.sent(0x48)] == [0xA2, 0x1F]
+    assert [cdb[1] for cdb, _ in bench.port.orders(0x48)] == [0xA2, 0x1F]
     assert bench.drive.test_unit_ready() is None
 
 
@@ -118,7 +118,7 @@ def test_a_sanitize_under_way_is_adopted_only_by_who_began_it() -> None:
     with pytest.raises(DeviceError) as caught:
         stranger.abandon()
     assert caught.value.code == "still_running"
-    assert len(bench.port.sent(0x48)) == 1
+    assert len(bench.port.orders(0x48)) == 1
     found = under_way(bench.drive)
     assert found is not None
     mine = bench.erase(Method.SCSI_SANITIZE_BLOCK, ours=True)
@@ -173,7 +173,7 @@ def test_a_unit_that_does_not_answer_has_neither_failed_nor_succeeded() -> None:
     bench = Bench()
     erase = bench.erase(Method.SCSI_SANITIZE_BLOCK)
     erase.start()
-    bench.port.broken = 0x0100
+    bench.port.gone = True
     for ask in (erase.poll, erase.complete):
         with pytest.raises(DeviceError) as caught:
             ask()

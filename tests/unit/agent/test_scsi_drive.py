@@ -11,8 +11,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from fakes.ata_port import RigPort
 from fakes.drive_rig import Rig
-from fakes.rig_port import RigPort
 from teeth.lab.drives.model import Medium, Method
 from teeth_agent.drives import scsidata
 from teeth_agent.drives.scsi import Action, Condition, ScsiDrive, format_command, judge, sanitize_command
@@ -142,7 +142,7 @@ def test_unit_attentions_are_asked_away() -> None:
     found.inquiry()
     rig.drive.reset()
     found.capacity()
-    assert len(port.sent(0x9E)) == 2
+    assert len(port.orders(0x9E)) == 2
     # But not forever.
     stubborn = Canned({0x9E: [check(6, 0x29, 0)]})
     with pytest.raises(DeviceError):
@@ -271,7 +271,7 @@ def test_a_format_from_begin_to_end_and_one_cut_short() -> None:
 
 def test_a_unit_that_is_gone_is_not_ready_and_not_failed() -> None:
     _, port, found = drive()
-    port.broken = 0x0100
+    port.gone = True
     with pytest.raises(DeviceError) as caught:
         found.standing()
     assert caught.value.code == "no_answer"

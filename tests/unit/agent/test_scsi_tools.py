@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
+from fakes.ata_port import RigPort
 from fakes.drive_rig import Rig
-from fakes.rig_port import RigPort
 from fakes.sgio_bridge import bench, build_shim
 from teeth.lab.drives.answer import Answer, Command
 from teeth_agent.drives.scsi import Action, ScsiCommand, ScsiDrive, format_command, sanitize_command
