@@ -13,6 +13,7 @@ from fakes.reporting import ToldReporter
 from fakes.wiretap import valid
 from teeth_agent.erase.plan import Probes
 from teeth_agent.erase.policy import read_policy
+from teeth_agent.erase.traces import Traces
 from teeth_agent.errors import AgentError, Cancelled
 from teeth_agent.tasks.context import PreparedDisk, SharedState, TaskContext
 from teeth_agent.tasks.disk_erase import Machine, erase
@@ -25,6 +26,7 @@ def machine(bench, unaccounted=(), take_apart=lambda disks: ()):
         probe=lambda media, reporter: Probes(),
         unaccounted=lambda: tuple(unaccounted),
         take_apart=take_apart,
+        remove_traces=lambda: Traces(removed=("BootOrder",), failed=(("x", "refused"),), left=3),
         world=bench.world(),
         kernel_log=lambda: nullcontext(bench.kernel_log()),
     )
@@ -115,6 +117,12 @@ def test_only_what_may_be_erased_is_taken_apart_first(state):
     assert [unit["outcome"] for unit in result["units"]] == ["cleared", "excluded"]
     run(bench, {"plan": True}, state, take_apart=take_apart)
     assert len(taken) == 1
+
+
+def test_traces_in_the_firmware_go_on_request_only(state):
+    assert valid("decom.disk_erase.outcome", run(two(), {}, state)).get("firmware_traces") is None
+    result = valid("decom.disk_erase.outcome", run(two(), {"firmware_traces": True}, state))
+    assert result["firmware_traces"]["removed"] == ["BootOrder"]
 
 
 def test_excluded_by_the_command_is_no_failure(state):

@@ -63,7 +63,7 @@ class Policy:
     ``expect_unaccounted``: storage controllers whose drives cannot be seen are known of. ``fallback``: when a
     rung does not prove itself the next one is climbed. ``fence``: a drive whose sanitize failed stays in its
     failure mode, unreadable, and no other rung is climbed. ``time_limit``: seconds that one operation of a
-    drive may take.
+    drive may take. ``firmware_traces``: remove what a system left in the firmware, too.
     """
 
     required: Grade = Grade.CLEAR
@@ -76,6 +76,7 @@ class Policy:
     fallback: bool = True
     fence: bool = False
     time_limit: float = 72 * 3600.0
+    firmware_traces: bool = False
     expect_none: bool = False
     expect_unaccounted: bool = False
     plan_only: bool = False
@@ -114,6 +115,7 @@ def read_policy(params: Mapping[str, Any]) -> Policy:
         fallback=said.fallback,
         fence=said.fence,
         time_limit=float(said.time_limit),
+        firmware_traces=said.firmware_traces,
         expect_none=said.expect_no_disk,
         expect_unaccounted=said.expect_unaccounted,
         plan_only=said.plan,

@@ -21,6 +21,7 @@ from teeth_agent.erase.policy import Policy, read_policy
 from teeth_agent.erase.protect import Action, Facts
 from teeth_agent.erase.record import UnitRecord, late
 from teeth_agent.erase.shared import shared_use
+from teeth_agent.erase.traces import Traces, remove_traces
 from teeth_agent.errors import AgentError, Cancelled
 from teeth_agent.inventory.block import Disk, list_disks
 from teeth_agent.inventory.controllers import unaccounted
@@ -29,7 +30,7 @@ from teeth_agent.passthrough.nvme import open_nvme
 from teeth_agent.passthrough.scsi import open_scsi
 from teeth_agent.reporter import Reporter
 from teeth_agent.tasks.context import SharedState, TaskContext
-from teeth_agent.tools import blkid, udevadm
+from teeth_agent.tools import blkid, mount, udevadm
 
 METHOD = "decom.disk_erase"
 
@@ -45,7 +46,8 @@ _TRIES = Path("/run/teeth/ata-tries.json")
 class Machine:
     """The machine to be erased. ``look`` lists its media as they are now; ``wait`` for those to come.
 
-    ``take_apart`` stops what is assembled on disks of these names, and tells what it could not, and why.
+    ``take_apart`` stops what is assembled on disks of these names, and tells what it could not, and why;
+    ``remove_traces`` removes what a system has left in the machine's firmware.
     """
 
     look: Callable[[], tuple[Medium, ...]]
@@ -53,6 +55,7 @@ class Machine:
     probe: Callable[[Sequence[Medium], Reporter], Probes]
     unaccounted: Callable[[], tuple[str, ...]]
     take_apart: Callable[[Sequence[str]], Sequence[tuple[str, str]]]
+    remove_traces: Callable[[], Traces]
     world: World
     kernel_log: Callable[[], AbstractContextManager[KernelLog]]
 
@@ -90,7 +93,13 @@ def erase(policy: Policy, machine: Machine, context: TaskContext, reporter: Repo
     records += [late(unit) for unit in newcomers(plan, machine.look(), erased)]
     for record in records:
         _remember_zero(context.state, record)
-    return conclude(records, plan)
+    result = _result(records, plan, context)
+    if policy.firmware_traces:
+        traces = machine.remove_traces()
+        result["firmware_traces"] = traces.to_json()
+        for name, reason in traces.failed:
+            reporter.log("warning", "trace_left", name=name, reason=reason)
+    return conclude(records, plan, result)
 
 
 def this_machine(root: Path) -> Machine:
@@ -108,6 +117,7 @@ def this_machine(root: Path) -> Machine:
         ),
         unaccounted=lambda: unaccounted(root),
         take_apart=lambda disks: _take_apart(disks, root),
+        remove_traces=lambda: remove_traces(mount_pstore=mount.mount_pstore),
         world=World(
             open=blockio.open_device,
             ports=ports,
@@ -129,17 +139,23 @@ def the_tries() -> Tries:
     return Tries(_TRIES)
 
 
-def conclude(records: Sequence[UnitRecord], plan: ErasePlan) -> dict[str, Any]:
-    """The task's result; if it is not a success, AgentError(erase_incomplete) or Cancelled carries it."""
+def _result(records: Sequence[UnitRecord], plan: ErasePlan, context: TaskContext) -> dict[str, Any]:
     required = plan.policy.required
-    missed = [record for record in records if not record.satisfies(required)]
-    result = {
-        "units": [record.to_json() for record in records],
+    kernel = sysfs.read_text(context.sysfs_root, "/proc/sys/kernel/osrelease")
+    environment = {"boot_id": context.boot_id, "kernel": kernel}
+    return {
+        "units": [{**record.to_json(), "environment": environment} for record in records],
         "out_of_scope": [{"name": name, "reason": reason} for name, reason in plan.out_of_scope],
         "required_grade": required.value,
         "plan_digest": plan.digest,
-        "complete": not missed,
+        "complete": all(record.satisfies(required) for record in records),
     }
+
+
+def conclude(records: Sequence[UnitRecord], plan: ErasePlan, result: dict[str, Any]) -> dict[str, Any]:
+    """The task's result; if it is not a success, AgentError(erase_incomplete) or Cancelled carries it."""
+    required = plan.policy.required
+    missed = [record for record in records if not record.satisfies(required)]
     if not missed:
         return result
     told = "; ".join(

@@ -28,3 +28,9 @@ def mounted(source: str, point: Path, kind: str, *, options: str = "") -> Iterat
         yield point
     finally:
         run(["umount", str(point)])
+
+
+def mount_pstore(point: Path) -> None:
+    """The firmware's crash dumps as files at ``point``, for as long as this boot. Raises ToolError."""
+    if not any(point.iterdir()) and not point.is_mount():
+        run(["mount", "-t", "pstore", "-o", "nosuid,nodev,noexec", "pstore", str(point)])

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Annotated, Any, ClassVar, Literal
 
 from teeth_protocol.shape import Forms, Items, Range, Text
@@ -42,6 +42,7 @@ class DiskErase:
     would be done, touch nothing. ``plan_digest``: refuse when the plan made now has another one.
     ``fallback``: climb the next rung when one does not prove itself. ``fence``: a drive whose sanitize failed
     stays unreadable. ``time_limit``: seconds that one operation of a drive may take.
+    ``firmware_traces``: remove crash dumps, boot entries and loaders' variables of earlier systems, too.
     """
 
     CLOSED: ClassVar[str] = "decom.disk_erase has no such param"
@@ -59,6 +60,7 @@ class DiskErase:
     fallback: bool = True
     fence: bool = False
     time_limit: Annotated[int, Range(least=60, most=2592000)] = 259200
+    firmware_traces: bool = False
     expect_no_disk: bool = False
     expect_unaccounted: bool = False
 
@@ -155,6 +157,7 @@ class UnitRecord:
     commands: tuple[str, ...]
     recovered: tuple[Mapping[str, Any], ...] = ()
     noted: tuple[Said, ...] = ()
+    environment: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -166,6 +169,7 @@ class Erased:
     required_grade: Grade
     plan_digest: PlanDigest
     complete: bool
+    firmware_traces: Mapping[str, Any] | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
