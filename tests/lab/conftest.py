@@ -5,6 +5,7 @@ import pytest
 from boot.conftest import (
     accelerator,
     boot,
+    file_server,
     kernel,
     paths,
     pytest_runtest_makereport,
@@ -18,6 +19,7 @@ __all__ = [
     "accelerator",
     "boot",
     "debug",
+    "file_server",
     "kernel",
     "paths",
     "pytest_runtest_makereport",

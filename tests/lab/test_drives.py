@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -11,14 +12,18 @@ import pytest
 
 from boot.conftest import Boot
 from boot.test_lab_hardware import Shell, start_shell
+from teeth.lab.drives.control import ask
 from teeth.lab.drives.server import Serving, serve
 from teeth.lab.drives.spec import parse
+from teeth.lab.drives.verdict import read_content
+from teeth.lab.pytest_plugin import Lab
 from teeth.lab.simulated import simulated_arguments
 
 pytestmark = [pytest.mark.boot, pytest.mark.image]
 
 MARK = b"REMAINS "
 SIZE = 16 << 20
+ENTER = 300.0
 
 
 @asynccontextmanager
@@ -105,10 +110,56 @@ async def test_sg_sanitize_and_a_lie(boot: Boot, ramdisk: Path, tmp_path: Path) 
                 "status=0",
             )
             says(await shell.run(f"sg_requests --progress {name}"), "% done")
-            says(await shell.run(f"until sg_turs {name} >/dev/null 2>&1; do :; done; echo ready"), "ready")
+            says(
+                await shell.run(
+                    f"until sg_requests {name} 2>&1 | grep -q 'No Sense'; do :; done; echo ready"
+                ),
+                "ready",
+            )
             says(
                 await shell.run(f"dd if={name} bs=1M iflag=direct 2>/dev/null | tr -d '\\0' | wc -c"),
                 "0",
             )
         assert marks(tmp_path, 0) == 0
         assert marks(tmp_path, 1) == SIZE // len(MARK)
+
+
+def test_a_cut_erase_locks(lab: Lab, debug: str) -> None:
+    machine = lab.machine(
+        """
+[machines.a]
+memory = "512 MiB"
+boot = { from = "ramdisk", ramdisk = "debug" }
+drive = [{ kind = "sata", name = "d", size = "16 MiB", file = "d.img", fill = true, erase_seconds = 120 }]
+"""
+    )
+    control = Path(machine.kept.facts["drives"])
+    machine.wait_for_ssh(within=ENTER)
+    user = "hdparm --user-master u"
+    machine.succeed(f"{user} --security-set-pass p /dev/sda")
+    machine.succeed(f"{user} --security-erase p /dev/sda >/dev/null 2>&1 </dev/null &")
+    machine.wait_for(lambda: under_way(control) > 0.02, within=ENTER)
+    machine.fault("power-cut")
+    assert listed(control)["security"] == "SEC4"
+    machine.wait_for_ssh(within=ENTER)
+    said = machine.succeed("hdparm -I /dev/sda")
+    assert "not\tlocked" not in said
+    assert "not\tenabled" not in said
+    machine.fail("dd if=/dev/sda of=/dev/null bs=4096 count=1 iflag=direct")
+    machine.succeed(f"{user} --security-unlock p /dev/sda")
+    machine.succeed(f"{user} --security-disable p /dev/sda")
+    assert "not\tenabled" in machine.succeed("hdparm -I /dev/sda")
+    content = read_content(lab.base / "d.img", 512)
+    assert 0 < content.marked < content.blocks
+
+
+def under_way(control: Path) -> float:
+    """How far the drive's erase is, 0 without one."""
+    drive = listed(control)
+    return float(drive["fraction"]) if drive["under_way"] else 0.0
+
+
+def listed(control: Path) -> dict[str, Any]:
+    """The one drive that is served, as its control socket lists it."""
+    (drive,) = asyncio.run(ask(control, {"do": "list"}))["drives"]
+    return dict(drive)

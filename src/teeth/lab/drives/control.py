@@ -99,7 +99,7 @@ def describe(served: ServedDrive) -> dict[str, Any]:
         ],
     }
     if isinstance(served, ServedNvme):
-        facts |= served.facts()
+        facts |= {"url": served.url, **served.facts()}
     if isinstance(served, Served) and isinstance(served.unit, SataDrive):
         facts["security"] = served.unit.ata.security.state.value
     return facts

@@ -41,11 +41,10 @@ class Serving:
 
     def url(self, served: ServedDrive) -> str:
         """As libiscsi and QEMU write it; of an NVMe drive `nvme-tcp://ADDRESS:PORT/NQN`."""
-        way, (host, port) = "iscsi", (self.host, self.port)
         if isinstance(served, ServedNvme):
-            way, (host, port) = "nvme-tcp", served.portal
-        host = f"[{host}]" if ":" in host else host
-        return f"{way}://{host}:{port}/{served.address}" + ("/0" if way == "iscsi" else "")
+            return served.url
+        host = f"[{self.host}]" if ":" in self.host else self.host
+        return f"iscsi://{host}:{self.port}/{served.address}/0"
 
 
 def make_drive(entry: DriveEntry, *, clock: Callable[[], float] = time.monotonic) -> Unit | NvmeController:

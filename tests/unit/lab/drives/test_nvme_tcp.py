@@ -240,7 +240,7 @@ async def test_the_control_socket_tells_where_to_connect(tmp_path: Path) -> None
             serving.nvme[0].portal[1],
         )
         assert nvme["namespaces"][1]["extents"] == [[MIB, 2 * MIB]]
-        assert serving.url(serving.nvme[0]) == f"nvme-tcp://127.0.0.1:{nvme['port']}/{NQN}"
+        assert nvme["url"] == serving.url(serving.nvme[0]) == f"nvme-tcp://127.0.0.1:{nvme['port']}/{NQN}"
         with pytest.raises(TeethError, match="keeps-password means nothing to a drive of kind nvme"):
             await ask(tmp_path / "spec.control", {"do": "add", "drive": "d0", "what": "keeps-password"})
     with pytest.raises(UsageError, match="leaves-detached means nothing to a drive of kind scsi"):

@@ -35,6 +35,12 @@ class ServedNvme(ServedDrive):
         return self.controller.spec.subsystem
 
     @property
+    def url(self) -> str:
+        """Where it is attached: `nvme-tcp://ADDRESS:PORT/NQN`; port 0 before it is listened at."""
+        host, port = self.portal
+        return f"nvme-tcp://{f'[{host}]' if ':' in host else host}:{port}/{self.address}"
+
+    @property
     def there(self) -> bool:
         return self.controller.disk.powered and not self.controller.disk.gone
 
