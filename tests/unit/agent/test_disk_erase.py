@@ -19,12 +19,13 @@ from teeth_agent.tasks.context import PreparedDisk, SharedState, TaskContext
 from teeth_agent.tasks.disk_erase import Machine, erase
 
 
-def machine(bench, unaccounted=(), take_apart=lambda disks: ()):
+def machine(bench, unaccounted=(), take_apart=lambda disks: (), stops=()):
     return Machine(
         look=lambda: bench.look(),
         wait=lambda policy: None,
         probe=lambda media, reporter: Probes(),
         unaccounted=lambda: tuple(unaccounted),
+        stoppable=lambda disks: stops,
         take_apart=take_apart,
         remove_traces=lambda: Traces(removed=("BootOrder",), failed=(("x", "refused"),), left=3),
         world=bench.world(),
@@ -112,11 +113,24 @@ def test_only_what_may_be_erased_is_taken_apart_first(state):
         bench.media = (medium("sda"), bench.media[1])
         return [("md1", "md1 is mounted at /")]
 
-    result = run(bench, {"exclude": ["S-sdb"]}, state, take_apart=take_apart)
+    more = {"take_apart": take_apart, "stops": ("md0",)}
+    plan = run(bench, {"plan": True, "exclude": ["S-sdb"]}, state, **more)["plan"]
+    assert plan["units"][0]["action"] == "erase"
+    with pytest.raises(AgentError, match="nothing was touched"):
+        run(bench, {"exclude": ["S-sdbb"]}, state, **more)
+    assert taken == []
+    quoted = {"exclude": ["S-sdb"], "plan_digest": plan["digest"]}
+    result = run(bench, quoted, state, **more)
     assert taken == [["sda"]]
     assert [unit["outcome"] for unit in result["units"]] == ["cleared", "excluded"]
-    run(bench, {"plan": True}, state, take_apart=take_apart)
-    assert len(taken) == 1
+
+
+def test_what_could_not_be_stopped_is_refused(state):
+    bench = Bench([MemoryDisk("sda")], [medium("sda", in_use=("sda is held by md0",))])
+    with pytest.raises(AgentError) as caught:
+        run(bench, {}, state, stops=("md0",), take_apart=lambda disks: [("md0", "busy")])
+    assert caught.value.detail["units"][0]["code"] == "in_use"
+    assert bench.disks["/dev/sda"].written == 0
 
 
 def test_traces_in_the_firmware_go_on_request_only(state):
@@ -160,7 +174,7 @@ def test_a_missing_disk_and_a_blind_controller_are_failures(state):
 
 def test_a_disk_that_comes_late_is_not_passed_over(state):
     bench = two()
-    looks = iter([bench.media, bench.media])
+    looks = iter([bench.media])
     bench.look = lambda: next(looks, (*bench.media, medium("sdc")))
     with pytest.raises(AgentError) as caught:
         run(bench, {}, state)

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
 from teeth_agent.erase import canary
@@ -18,6 +16,7 @@ from teeth_agent.erase.plan import UnitPlan
 from teeth_agent.erase.policy import Policy, Verification
 from teeth_agent.erase.polling import Around, Told, wait_for_end
 from teeth_agent.erase.progress import UnitMeter
+from teeth_agent.erase.pulse import Ending, Pulse
 from teeth_agent.erase.reach import refreshed
 from teeth_agent.erase.readback import expected_bytes
 from teeth_agent.erase.record import Proof, UnitRecord
@@ -30,29 +29,6 @@ _BUSY_TRIES = 25
 _BUSY_SECONDS = 0.2
 
 _Answer = TypeVar("_Answer")
-
-
-class Ending(DeviceError):
-    """What no further rung can help against: the ladder ends here, with this outcome."""
-
-    def __init__(self, message: str, *, code: str, outcome: Outcome) -> None:
-        super().__init__(message, code=code)
-        self.outcome = outcome
-
-
-@dataclass(slots=True, kw_only=True)
-class Pulse:
-    """Signs of life of one run, in true time, and the word to end it. Any thread may look."""
-
-    beaten: float = field(default_factory=time.monotonic)
-    step: str = "waiting"
-    given_up: bool = False
-
-    def beat(self) -> None:
-        """Called wherever the run could be ended; raises to end it once nobody waits for it any more."""
-        if self.given_up:
-            raise Cancelled("the drive did not answer for too long")
-        self.beaten = time.monotonic()
 
 
 class UnitRun:

@@ -46,14 +46,15 @@ _TRIES = Path("/run/teeth/ata-tries.json")
 class Machine:
     """The machine to be erased. ``look`` lists its media as they are now; ``wait`` for those to come.
 
-    ``take_apart`` stops what is assembled on disks of these names, and tells what it could not, and why;
-    ``remove_traces`` removes what a system has left in the machine's firmware.
+    ``stoppable`` names what is assembled on disks of these names and can be stopped; ``take_apart`` stops it,
+    and tells what it could not, and why. ``remove_traces`` removes what a system has left in the firmware.
     """
 
     look: Callable[[], tuple[Medium, ...]]
     wait: Callable[[Policy], object]
     probe: Callable[[Sequence[Medium], Reporter], Probes]
     unaccounted: Callable[[], tuple[str, ...]]
+    stoppable: Callable[[Sequence[str]], Sequence[str]]
     take_apart: Callable[[Sequence[str]], Sequence[tuple[str, str]]]
     remove_traces: Callable[[], Traces]
     world: World
@@ -76,14 +77,18 @@ def run(params: Mapping[str, Any], context: TaskContext, reporter: Reporter) -> 
 def erase(policy: Policy, machine: Machine, context: TaskContext, reporter: Reporter) -> dict[str, Any]:
     """``run`` on a given machine."""
     machine.wait(policy)
-    if not policy.plan_only:
-        for name, reason in machine.take_apart(_may_be_erased(machine.look(), policy)):
-            reporter.log("warning", "not_taken_apart", device=name, reason=reason)
     media = machine.look()
-    plan = plan_erase(media, policy, machine.probe(media, reporter), machine.unaccounted())
+    below = _may_be_erased(media, policy)
+    free = _without_holders(media, machine.stoppable(below))
+    probes, hidden = machine.probe(media, reporter), machine.unaccounted()
+    plan = plan_erase(free, policy, probes, hidden)
     if policy.plan_only:
         return {"plan": plan.to_json()}
     _check(plan)
+    if free != media:
+        for name, reason in machine.take_apart(below):
+            reporter.log("warning", "not_taken_apart", device=name, reason=reason)
+        plan = plan_erase(machine.look(), policy, probes, hidden)
     doomed = [medium for unit in plan.units if unit.action is Action.ERASE for medium in unit.unit.media]
     context.claim(medium.identity for medium in doomed)
     with machine.kernel_log() as log:
@@ -116,6 +121,7 @@ def this_machine(root: Path) -> Machine:
             media, ports, reporter, lambda devnode: blkid.probe_device(devnode).kind
         ),
         unaccounted=lambda: unaccounted(root),
+        stoppable=lambda disks: _plan_teardown(disks, root).stops,
         take_apart=lambda disks: _take_apart(disks, root),
         remove_traces=lambda: remove_traces(mount_pstore=mount.mount_pstore),
         world=World(
@@ -206,7 +212,18 @@ def _may_be_erased(media: Sequence[Medium], policy: Policy) -> list[str]:
     return [medium.name for unit in plan.units if unit.action is Action.ERASE for medium in unit.unit.media]
 
 
-def _take_apart(disks: Sequence[str], root: Path) -> list[tuple[str, str]]:
+def _without_holders(media: tuple[Medium, ...], stops: Sequence[str]) -> tuple[Medium, ...]:
+    """The media as they are once these holders are stopped: a plan must say what will be done."""
+    ends = tuple(f" is held by {name}" for name in stops)
+    return tuple(
+        replace(medium, in_use=tuple(reason for reason in medium.in_use if not reason.endswith(ends)))
+        if ends
+        else medium
+        for medium in media
+    )
+
+
+def _plan_teardown(disks: Sequence[str], root: Path) -> teardown.Teardown:
     usage = read_usage(root)
 
     def uses(name: str) -> list[str]:
@@ -214,7 +231,11 @@ def _take_apart(disks: Sequence[str], root: Path) -> list[tuple[str, str]]:
         found = [f"{name} is mounted at {mount}" for mount in usage.mounts_of(name, number)]
         return found + ([f"{name} is used as swap"] if name in usage.swaps else [])
 
-    wanted = teardown.plan_teardown(disks, teardown.read_blocks(root, uses))
+    return teardown.plan_teardown(disks, teardown.read_blocks(root, uses))
+
+
+def _take_apart(disks: Sequence[str], root: Path) -> list[tuple[str, str]]:
+    wanted = _plan_teardown(disks, root)
     return [*wanted.kept, *teardown.carry_out(wanted, root)]
 
 
