@@ -42,7 +42,7 @@ sim: setup ## Simulate agent and endpoint under faults: SEEDS=1000 WORKERS=2 PLA
 lies: setup ## Erase drives that lie and look at their media: SEEDS=100 WORKERS=2 LIE=... METHOD=..., or replay SEED=K
 	@PYTHONPATH=tests .venv/bin/python -m lies $(if $(SEED),--seed $(SEED),$(if $(SEEDS),--seeds $(SEEDS))) \
 		$(if $(WORKERS),--workers $(WORKERS)) $(if $(FIRST),--first $(FIRST)) $(if $(PLANT),--plant $(PLANT)) \
-		$(if $(LIE),--lie $(LIE)) $(if $(METHOD),--method $(METHOD))
+		$(if $(LIE),--lie $(LIE)) $(if $(METHOD),--method $(METHOD)) $(if $(PAGE),--page)
 
 image: setup ## Build the ramdisk: build/ramdisk/{vmlinuz,initramfs,manifest.json}
 	@$(TEETH) image build

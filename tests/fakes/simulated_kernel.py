@@ -110,9 +110,12 @@ class Attached:
             life.event()
 
     def note_clash(self, data: bytes) -> None:
-        """A write of ours while the drive is erasing itself."""
-        job = self.drive.disk.job
-        if data and job is not None and job.until > self.clock.now:
+        """A write of ours while the drive is erasing itself, and does not hide that it is."""
+        disk = self.drive.disk
+        job = disk.job
+        if not data or job is None or any(behaviour.admits(disk) for behaviour in disk.behaviours):
+            return
+        if job.until > self.clock.now:
             self.clashes.append(self.name)
 
     def wait(self, until: float) -> None:

@@ -68,7 +68,11 @@ class VirtualClock:
     def spend(self, seconds: float) -> None:
         """What a command takes: time goes on without anybody else having a turn. The lock is held."""
         self._enter()
-        self._move(self.now + seconds)
+        to = self.now + seconds
+        if self._waiting or self.alarm <= to:
+            self._move(to)
+        else:
+            self.now = to
 
     def wait(self, until: float, ready: Callable[[], bool]) -> None:
         """Until that time, or until something is so. The lock is held, and given up meanwhile."""

@@ -10,7 +10,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from lies import table
+from lies import page, table
 from lies.campaign import CUT, Report, campaign, jobs, run_one, write_report
 from lies.lists import ALL_LIES, FAULTS, METHODS
 from lies.plants import PLANTS
@@ -41,6 +41,8 @@ def main() -> int:
     except KeyboardInterrupt:
         print("stopped", file=sys.stderr)
     write_report(options.report, report, seeds=options.seeds, workers=options.workers)
+    if options.page:
+        page.write(json.loads(options.report.read_text()))
     return _conclude(report, options.report, looking=bool(options.plant))
 
 
@@ -69,6 +71,7 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--method", choices=[method.value for method in METHODS], help="only this method")
     parser.add_argument("--seed", type=int, help="run this one again and tell all of it")
     parser.add_argument("--plant", choices=list(PLANTS), default="", help="a weakness to be put in")
+    parser.add_argument("--page", action="store_true", help="write the figures into docs/lies.md")
     parser.add_argument("--report", type=Path, default=Path("build/lies/report.json"))
     return parser.parse_args()
 

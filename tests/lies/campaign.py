@@ -93,6 +93,7 @@ class Report:
                     "outcome": result.outcome,
                     "code": result.code,
                     "reason": result.reason,
+                    "sound_drive": result.other_why,
                     "tried": list(result.tried),
                     "remains": {"native": result.native, "retired": result.retired},
                     "broken": result.broken[:3],

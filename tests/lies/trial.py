@@ -45,6 +45,7 @@ class Result:
     retired: int = 0
     locked: bool = False
     other: bool = True
+    other_why: str = ""
     cut: bool = False
     broken: list[str] = field(default_factory=list)
     ops: int = 0
@@ -72,10 +73,13 @@ class Bench:
         self.began = self.machine.clock.now
 
     def record(self, records: list[UnitRecord], index: int = 0) -> UnitRecord:
-        """A drive's record, by the serial number that it had when the machine was looked at."""
+        """A drive's record, by the serial number that it had when the machine was looked at.
+
+        A namespace that came too late has one of its own: then the worst word counts.
+        """
         serial = self.case.slots[index].spec.serial
-        (found,) = [one for one in records if one.unit is not None and one.unit.first.serial == serial]
-        return found
+        found = [one for one in records if one.unit is not None and one.unit.first.serial == serial]
+        return min(found, key=lambda one: one.outcome.grade is not None)
 
     def end(self) -> None:
         """The power goes; what still waits for a drive ends with it."""
@@ -151,6 +155,7 @@ def run_fault(
     bench.judge(1, whole, other)
     bench.judge(0, broken, result)
     result.other = other.erased is not None and not other.false
+    result.other_why = "" if result.other else f"{other.outcome} {other.code} {other.reason[:200]}"
     result.false = result.false or other.false
     look(bench)
     return bench.close(result)
