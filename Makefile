@@ -1,6 +1,6 @@
 # `make help` is the contract. Every target does the set-up it needs; a second run repeats nothing.
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-fast fuzz sim lies test-lab image guest lab bench bench-erase lint types fmt schemas clean
+.PHONY: help setup demo test test-fast fuzz sim lies test-erase test-lab image guest lab bench bench-erase lint types fmt schemas clean
 TEETH := .venv/bin/teeth
 PYTEST := .venv/bin/python -m pytest
 # Two for each processor: many tests wait for a process, a timer or a disk.
@@ -31,6 +31,10 @@ test-fast: setup lint types ## The tests that need no image, no boot and no minu
 test-lab: setup ## Described machines, networks and faults in real guests; real tools against simulated drives
 	@$(IMAGES)
 	@$(PYTEST) $(PARALLEL_BOOT) tests/lab
+
+test-erase: setup ## decom.disk_erase in real guests, every outcome, and what the host then finds
+	@$(IMAGES)
+	@$(PYTEST) $(PARALLEL_BOOT) tests/erase
 
 fuzz: setup ## Fuzz the readers of untrusted input: SECONDS=60 TARGET=json
 	@.venv/bin/python tests/fuzz/run.py "$(SECONDS)" "$(TARGET)"
