@@ -29,7 +29,7 @@ from teeth_agent.erase.capabilities import AtaCapabilities, AtaSecurity, NvmeCap
 from teeth_agent.erase.execute import execute
 from teeth_agent.erase.hidden import Hidden, State
 from teeth_agent.erase.methods import State as Standing
-from teeth_agent.erase.model import Outcome
+from teeth_agent.erase.model import Extent, Outcome, Unit
 from teeth_agent.erase.plan import Probes, plan_erase
 from teeth_agent.erase.policy import Policy, Verification
 from teeth_agent.erase.protect import Facts
@@ -563,3 +563,15 @@ def test_what_the_plan_leaves_alone_is_recorded_and_not_touched():
         (Outcome.FAILED, "disk_missing"),
     ]
     assert used.written == locked.written == 0
+
+
+def test_a_look_from_before_a_unit_was_opened_up_does_not_end_its_erase():
+    bench = one(MemoryDisk("sda"))
+    (medium,) = bench.media
+    unit = Unit(key="S", extents=(Extent(paths=(medium,)),))
+    watch = execution._Watch(replace(bench.world(), clock=lambda: 1.0))
+    assert watch.gone(unit) == ""
+    grown = replace(medium, size=medium.size * 2, diskseq=9)
+    bench.look = lambda: (grown,)
+    assert watch.gone(Unit(key="S", extents=(Extent(paths=(grown,)),))) == ""
+    assert "not the same" in watch.gone(unit)

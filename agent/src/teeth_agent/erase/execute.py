@@ -85,11 +85,16 @@ class _Watch:
         """Why the unit is not there as it was, "" if it is: unplugged, replaced, or plugged in again."""
         with self._lock:
             now = self._world.clock()
-            if self._looked is None or now - self._looked >= _LOOK_SECONDS:
-                self._media = {medium.name: medium for medium in self._world.look()}
-                self._looked = now
-            media = self._media
-        return next((change for one in unit.media if (change := change_of(one, media.get(one.name)))), "")
+            # An old look that differs proves nothing: the unit may have been opened up since.
+            if self._looked is not None and now - self._looked < _LOOK_SECONDS and not self._change(unit):
+                return ""
+            self._media = {medium.name: medium for medium in self._world.look()}
+            self._looked = now
+            return self._change(unit)
+
+    def _change(self, unit: Unit) -> str:
+        changes = (change_of(one, self._media.get(one.name)) for one in unit.media)
+        return next((change for change in changes if change), "")
 
 
 class _Crew:
