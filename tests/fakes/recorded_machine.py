@@ -192,7 +192,7 @@ def said_of(recorded: RecordedMachine) -> dict[str, Any]:
 def plan_of(recorded: RecordedMachine, policy: Policy) -> ErasePlan:
     """What would be erased and how, by the answers the drives gave."""
     media = tuple(to_medium(disk) for disk in recorded.disks())
-    probes = probe_units(media, recorded.ports(), ToldReporter())
+    probes = probe_units(media, recorded.ports(), ToldReporter(), lambda devnode: None)
     return plan_erase(media, policy, probes, unaccounted(recorded.root))
 
 

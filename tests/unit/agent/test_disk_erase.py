@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from contextlib import nullcontext
+from dataclasses import replace
 
 import pytest
 
@@ -13,21 +14,24 @@ from fakes.reporting import ToldReporter
 from fakes.wiretap import valid
 from teeth_agent.erase.plan import Probes
 from teeth_agent.erase.policy import read_policy
+from teeth_agent.erase.teardown import Block
 from teeth_agent.erase.traces import Traces
 from teeth_agent.errors import AgentError, Cancelled
 from teeth_agent.tasks.context import PreparedDisk, SharedState, TaskContext
 from teeth_agent.tasks.disk_erase import Machine, erase
 
+NO_TRACES = Traces(removed=("BootOrder",), failed=(), left=3)
 
-def machine(bench, unaccounted=(), take_apart=lambda disks: (), stops=()):
+
+def machine(bench, unaccounted=(), blocks=None, stop=lambda down: (), traces=NO_TRACES):
     return Machine(
         look=lambda: bench.look(),
         wait=lambda policy: None,
         probe=lambda media, reporter: Probes(),
         unaccounted=lambda: tuple(unaccounted),
-        stoppable=lambda disks: stops,
-        take_apart=take_apart,
-        remove_traces=lambda: Traces(removed=("BootOrder",), failed=(("x", "refused"),), left=3),
+        blocks=lambda: blocks or {},
+        stop=stop,
+        remove_traces=lambda: traces,
         world=bench.world(),
         kernel_log=lambda: nullcontext(bench.kernel_log()),
     )
@@ -101,42 +105,123 @@ def test_a_disk_without_a_name_is_no_longer_prepared_once_it_is_erased(state):
     assert state.is_zero(prepared.identity)
 
 
-def test_only_what_may_be_erased_is_taken_apart_first(state):
-    taken = []
-    bench = Bench(
-        [MemoryDisk("sda"), MemoryDisk("sdb")],
-        [medium("sda", in_use=("sda is held by md0",)), medium("sdb", in_use=("sdb is held by md1",))],
-    )
-
-    def take_apart(disks):
-        taken.append(list(disks))
-        bench.media = (medium("sda"), bench.media[1])
-        return [("md1", "md1 is mounted at /")]
-
-    more = {"take_apart": take_apart, "stops": ("md0",)}
-    plan = run(bench, {"plan": True, "exclude": ["S-sdb"]}, state, **more)["plan"]
-    assert plan["units"][0]["action"] == "erase"
-    with pytest.raises(AgentError, match="nothing was touched"):
-        run(bench, {"exclude": ["S-sdbb"]}, state, **more)
-    assert taken == []
-    quoted = {"exclude": ["S-sdb"], "plan_digest": plan["digest"]}
-    result = run(bench, quoted, state, **more)
-    assert taken == [["sda"]]
-    assert [unit["outcome"] for unit in result["units"]] == ["cleared", "excluded"]
+def assembled(**holders):
+    """``sda="md0"``: what is built upon what; "md0 is ..." after a ! is a use of its own."""
+    made = {}
+    for name, words in holders.items():
+        upon, _, use = words.partition("!")
+        made[name] = Block(name=name, holders=tuple(upon.split()), in_use=(use,) if use else ())
+    return made
 
 
-def test_what_could_not_be_stopped_is_refused(state):
-    bench = Bench([MemoryDisk("sda")], [medium("sda", in_use=("sda is held by md0",))])
+class Stack:
+    """Disks with something upon them; ``stop`` takes away as the kernel would what is not ``stuck``."""
+
+    def __init__(self, stuck="", **holders):
+        self.blocks = assembled(**holders)
+        self.stuck = stuck
+        self.stopped = []
+        disks = [name for name in self.blocks if name.startswith("sd")]
+        self.bench = Bench([MemoryDisk(name) for name in disks], [self._medium(name) for name in disks])
+
+    def _medium(self, name):
+        return medium(name, in_use=tuple(f"{name} is held by {one}" for one in self.blocks[name].holders))
+
+    def stop(self, down):
+        self.stopped += [name for name in down.stops if name != self.stuck]
+        for name, block in self.blocks.items():
+            left = tuple(one for one in block.holders if one not in self.stopped)
+            self.blocks[name] = replace(block, holders=left)
+        self.bench.media = tuple(self._medium(one.name) for one in self.bench.media)
+        return [(self.stuck, "it is open")] if self.stuck in down.stops else []
+
+    def run(self, params, state):
+        return run(self.bench, params, state, blocks=self.blocks, stop=self.stop)
+
+    def written(self):
+        return {disk.path for disk in self.bench.disks.values() if disk.written}
+
+
+def test_an_array_is_stopped_and_its_disks_are_erased(state):
+    stack = Stack(sda="md0", sdb="md0", md0="")
+    plan = valid("decom.disk_erase.outcome", stack.run({"plan": True}, state))["plan"]
+    assert stack.stopped == []
+    assert plan["stops"] == [{"name": "md0", "label": None}]
+    assert [unit["action"] for unit in plan["units"]] == ["erase", "erase"]
+    assert plan["units"][1]["noted"] == ["md0 is built upon it: stopped first"]
+
+    # The digest was made while the array stood, and holds although it is stopped before the erase.
+    result = valid("decom.disk_erase.outcome", stack.run({"plan_digest": plan["digest"]}, state))
+    assert stack.stopped == ["md0"]
+    assert result["stopped"] == plan["stops"]
+    assert result["plan_digest"] == plan["digest"]
+    assert [unit["outcome"] for unit in result["units"]] == ["cleared", "cleared"]
+    assert result["units"][0]["noted"] == ["md0 is built upon it: stopped first"]
+
+
+def test_a_plan_made_before_an_array_was_assembled_does_not_hold(state):
+    digest = Stack(sda="").run({"plan": True}, state)["plan"]["digest"]
+    stack = Stack(sda="md0", md0="")
     with pytest.raises(AgentError) as caught:
-        run(bench, {}, state, stops=("md0",), take_apart=lambda disks: [("md0", "busy")])
-    assert caught.value.detail["units"][0]["code"] == "in_use"
-    assert bench.disks["/dev/sda"].written == 0
+        stack.run({"plan_digest": digest}, state)
+    assert caught.value.code == "plan_changed"
+    assert (stack.stopped, stack.written()) == ([], set())
+
+
+def test_nothing_is_stopped_when_the_command_spares_a_drive_that_is_not_there(state):
+    stack = Stack(sda="md0", md0="")
+    with pytest.raises(AgentError) as caught:
+        stack.run({"exclude": ["S-sdx"]}, state)
+    assert caught.value.code == "exclude_unmatched"
+    assert stack.stopped == []
+
+
+def test_what_is_upon_a_spared_disk_too_is_left_alone(state):
+    stack = Stack(sda="md0", sdb="md0", sdc="md1", md0="", md1="")
+    with pytest.raises(AgentError, match="md0 is upon sdb, which is to be left alone") as caught:
+        stack.run({"exclude": ["S-sdb"]}, state)
+    assert stack.stopped == ["md1"]
+    units = caught.value.detail["units"]
+    assert [(unit["outcome"], unit["code"]) for unit in units] == [
+        ("failed", "in_use"),
+        ("excluded", "excluded_by_command"),
+        ("cleared", ""),
+    ]
+    assert stack.written() == {"/dev/sdc"}
+
+
+@pytest.mark.parametrize(
+    ("stack", "reason"),
+    [
+        (Stack(sda="md0", md0="!md0 is mounted at /srv"), "sda is held by md0: md0 is mounted at /srv"),
+        (Stack(sda="drbd0", drbd0=""), "nobody here knows how to stop drbd0"),
+        (Stack(sda="md0", md0="", stuck="md0"), "md0 did not stop: it is open"),
+    ],
+)
+def test_a_disk_whose_holder_stays_is_refused_by_the_holders_name(state, stack, reason):
+    with pytest.raises(AgentError, match=reason) as caught:
+        stack.run({}, state)
+    detail = valid("decom.disk_erase.outcome", caught.value.detail)
+    assert [(unit["outcome"], unit["code"]) for unit in detail["units"]] == [("failed", "in_use")]
+    assert reason in detail["units"][0]["reason"]
+    assert stack.written() == set()
 
 
 def test_traces_in_the_firmware_go_on_request_only(state):
     assert valid("decom.disk_erase.outcome", run(two(), {}, state)).get("firmware_traces") is None
     result = valid("decom.disk_erase.outcome", run(two(), {"firmware_traces": True}, state))
     assert result["firmware_traces"]["removed"] == ["BootOrder"]
+
+
+def test_traces_that_the_firmware_keeps_are_no_success(state):
+    kept = Traces(removed=(), failed=(("Boot0004-x", "read-only"),), left=3)
+    assert run(two(), {}, state, traces=kept)["complete"]
+    with pytest.raises(AgentError, match="Boot0004-x: read-only") as caught:
+        run(two(), {"firmware_traces": True}, state, traces=kept)
+    assert caught.value.code == "erase_incomplete"
+    detail = valid("decom.disk_erase.outcome", caught.value.detail)
+    assert [unit["outcome"] for unit in detail["units"]] == ["cleared", "cleared"]
+    assert detail["firmware_traces"]["failed"] == [{"name": "Boot0004-x", "reason": "read-only"}]
 
 
 def test_excluded_by_the_command_is_no_failure(state):

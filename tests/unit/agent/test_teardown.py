@@ -50,6 +50,18 @@ def test_the_order(disks: str, blocks: dict[str, Block], stops: list[str], kept:
     assert [name for name, _ in plan.kept] == kept
 
 
+def test_nothing_is_stopped_that_is_upon_a_spared_disk_at_any_distance() -> None:
+    blocks = graph(sda="md0", sdb="md0 md1", sdc="md1 md2", md0="dm_0", md1="", md2="", dm_0="")
+    plan = plan_teardown(["sda", "sdc"], blocks, ["sdb"])
+    assert plan.stops == ("md2",)
+    assert plan.left_upon(blocks["sda"]) == (
+        "sda is held by md0: md0 is upon sdb, which is to be left alone",
+    )
+    assert plan.left_upon(blocks["sdc"]) == (
+        "sdc is held by md1: md1 is upon sdb, which is to be left alone",
+    )
+
+
 def test_a_loop_ends() -> None:
     plan = plan_teardown(["sda"], graph(sda="dm_0", dm_0="dm_1", dm_1="dm_0"))
     assert plan.stops == ()
@@ -83,6 +95,9 @@ def test_the_graph_is_read_with_partitions_folded_in(tmp_path: Path) -> None:
     blocks = read_blocks(tmp_path, lambda name: ["sda1 is mounted at /"] if name == "sda1" else [])
     assert blocks["sda"].holders == ("dm-0", "md0")
     assert blocks["sda"].in_use == ("sda1 is mounted at /",)
+    assert blocks["sda"].label is None
+    tree.device("dm-0", **{"dm/name": "vg-lv\n"})
+    assert read_blocks(tmp_path, lambda name: [])["dm-0"].label == "vg-lv"
 
 
 def test_each_kind_is_stopped_in_its_way_and_waited_for(tmp_path: Path) -> None:

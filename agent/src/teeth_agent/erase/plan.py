@@ -71,11 +71,23 @@ class UnitPlan:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Stop:
+    """An assembled device that is taken apart before anything is erased. ``label``: device mapper's name."""
+
+    name: str
+    label: str | None
+
+    def to_json(self) -> dict[str, Any]:
+        return {"name": self.name, "label": self.label}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class ErasePlan:
     """``out_of_scope``: (name, reason) of what is no drive; ``unaccounted``: controllers that hide theirs.
 
     ``missing``: names that the command wants erased and no drive bears; ``unspared``: those that it wants
-    left alone and no drive bears.
+    left alone and no drive bears. ``stops``: what is taken apart first, in this order; the units are planned
+    as they will be then, so that the plan is the same before and after.
     """
 
     policy: Policy
@@ -84,6 +96,7 @@ class ErasePlan:
     unspared: tuple[str, ...]
     unaccounted: tuple[str, ...]
     out_of_scope: tuple[tuple[str, str], ...]
+    stops: tuple[Stop, ...] = ()
 
     @property
     def digest(self) -> str:
@@ -101,6 +114,7 @@ class ErasePlan:
             "unspared": list(self.unspared),
             "unaccounted": list(self.unaccounted),
             "out_of_scope": [{"name": name, "reason": reason} for name, reason in self.out_of_scope],
+            "stops": [stop.to_json() for stop in self.stops],
             "required_grade": self.policy.required.value,
             "verification": self.policy.verification.value,
             "fallback": self.policy.fallback,

@@ -33,12 +33,14 @@ class Facts:
     """What was found out about one unit beyond what the kernel lists.
 
     ``shared_use``: signs that other machines use it too (a cluster file system, another machine's persistent
-    reservation), one phrase each. ``busy``: what an earlier erase has left, "" for nothing.
+    reservation), one phrase each. ``busy``: what an earlier erase has left, "" for nothing. ``stops``: what
+    is built upon it and stopped first.
     """
 
     capabilities: Capabilities = _NOT_ASKED
     shared_use: tuple[str, ...] = ()
     busy: str = ""
+    stops: tuple[str, ...] = ()
 
     @property
     def noted(self) -> tuple[str, ...]:
@@ -49,7 +51,8 @@ class Facts:
         words = (
             ("locked by an ATA password: erased only if one of the known ones opens it",) if locked else ()
         )
-        return (*self.shared_use, *busy, *words)
+        stops = tuple(f"{name} is built upon it: stopped first" for name in self.stops)
+        return (*self.shared_use, *busy, *words, *stops)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

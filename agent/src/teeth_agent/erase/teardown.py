@@ -37,11 +37,15 @@ _KINDS = ((re.compile(r"md[\w-]+"), Kind.MD), (re.compile(r"dm-\d+"), Kind.DEVIC
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Block:
-    """A block device: what is built directly upon it or its partitions, and why it is in use by itself."""
+    """A block device: what is built directly upon it or its partitions, and why it is in use by itself.
+
+    ``label``: what device mapper calls it.
+    """
 
     name: str
     holders: tuple[str, ...]
     in_use: tuple[str, ...]
+    label: str | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -49,17 +53,28 @@ class Teardown:
     """``stops``: assembled devices in the order in which they can be stopped. ``kept``: (name, reason) of
     those that cannot, because something on them is in use or nobody here knows how."""
 
-    stops: tuple[str, ...]
-    kept: tuple[tuple[str, str], ...]
+    stops: tuple[str, ...] = ()
+    kept: tuple[tuple[str, str], ...] = ()
+
+    def left_upon(self, block: Block) -> tuple[str, ...]:
+        """Why ``block`` is still in use once all of ``stops`` are gone, a phrase each; () if it is not."""
+        reasons = dict(self.kept)
+        held = tuple(
+            f"{block.name} is held by {holder}" + (f": {reasons[holder]}" if holder in reasons else "")
+            for holder in block.holders
+            if holder not in self.stops
+        )
+        return block.in_use + held
 
 
-def plan_teardown(disks: Iterable[str], blocks: Mapping[str, Block]) -> Teardown:
+def plan_teardown(disks: Iterable[str], blocks: Mapping[str, Block], spared: Iterable[str] = ()) -> Teardown:
     """What to stop so that ``disks`` are free. Pure.
 
-    A device that cannot be stopped keeps what it is built upon, too.
+    A device that cannot be stopped keeps what it is built upon, too. Nothing is stopped that is built, at
+    whatever distance, upon one of ``spared``.
     """
     stops: list[str] = []
-    kept: dict[str, str] = {}
+    kept = _upon(spared, blocks)
 
     def free(name: str, depth: int) -> str:
         """ "" once everything upon ``name`` is among ``stops``, else why it is not."""
@@ -85,6 +100,27 @@ def plan_teardown(disks: Iterable[str], blocks: Mapping[str, Block]) -> Teardown
     for disk in disks:
         free(disk, 0)
     return Teardown(stops=tuple(stops), kept=tuple(kept.items()))
+
+
+def upon(name: str, blocks: Mapping[str, Block]) -> set[str]:
+    """Everything that is built upon a device, at whatever distance."""
+    found: set[str] = set()
+    ahead = [name]
+    while ahead:
+        block = blocks.get(ahead.pop())
+        new = set(block.holders) - found if block is not None else set()
+        found |= new
+        ahead += new
+    return found
+
+
+def _upon(spared: Iterable[str], blocks: Mapping[str, Block]) -> dict[str, str]:
+    """Why each device stays that is built upon one that is to be left alone."""
+    kept: dict[str, str] = {}
+    for disk in spared:
+        for name in sorted(upon(disk, blocks)):
+            kept.setdefault(name, f"{name} is upon {disk}, which is to be left alone")
+    return kept
 
 
 def kind_of(name: str) -> Kind | None:
@@ -113,7 +149,12 @@ def read_blocks(root: Path, uses: Callable[[str], Sequence[str]]) -> dict[str, B
         for part in parts:
             holders += sysfs.names(root, f"{folder}/{part}/holders")
             reasons += uses(part)
-        blocks[name] = Block(name=name, holders=tuple(dict.fromkeys(holders)), in_use=tuple(reasons))
+        blocks[name] = Block(
+            name=name,
+            holders=tuple(dict.fromkeys(holders)),
+            in_use=tuple(reasons),
+            label=sysfs.read_text(root, f"{folder}/dm/name") or None,
+        )
     return blocks
 
 
@@ -131,9 +172,9 @@ def carry_out(
     """
     failed: list[tuple[str, str]] = []
     for name in teardown.stops:
-        upon = set(sysfs.names(root, f"{_BLOCKS}/{name}/holders"))
-        if upon & {one for one, _ in failed}:
-            failed.append((name, f"{min(upon)} is still upon it"))
+        above = set(sysfs.names(root, f"{_BLOCKS}/{name}/holders"))
+        if above & {one for one, _ in failed}:
+            failed.append((name, f"{min(above)} is still upon it"))
             continue
         try:
             _stop(name, root, remove)

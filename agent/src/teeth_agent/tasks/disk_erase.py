@@ -4,23 +4,25 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from teeth_agent import blockio, sysfs, udev
-from teeth_agent.erase import leftovers, probe, teardown
+from teeth_agent.erase import leftovers, probe
+from teeth_agent.erase.apart import plan_apart, recheck
 from teeth_agent.erase.capabilities import PlainCapabilities
 from teeth_agent.erase.execute import World, execute
 from teeth_agent.erase.kernellog import KernelLog, open_kernel_log
 from teeth_agent.erase.methods import Ports
 from teeth_agent.erase.methods.ata_leftovers import Tries
-from teeth_agent.erase.model import Grade, Medium, group_units, plain_name
-from teeth_agent.erase.plan import ErasePlan, Probes, newcomers, plan_erase
+from teeth_agent.erase.model import Medium, group_units, plain_name
+from teeth_agent.erase.plan import ErasePlan, Probes, newcomers
 from teeth_agent.erase.policy import Policy, read_policy
 from teeth_agent.erase.protect import Action, Facts
 from teeth_agent.erase.record import UnitRecord, late
 from teeth_agent.erase.shared import shared_use
+from teeth_agent.erase.teardown import Block, Teardown, carry_out, read_blocks
 from teeth_agent.erase.traces import Traces, remove_traces
 from teeth_agent.errors import AgentError, Cancelled
 from teeth_agent.inventory.block import Disk, list_disks
@@ -46,16 +48,16 @@ _TRIES = Path("/run/teeth/ata-tries.json")
 class Machine:
     """The machine to be erased. ``look`` lists its media as they are now; ``wait`` for those to come.
 
-    ``stoppable`` names what is assembled on disks of these names and can be stopped; ``take_apart`` stops it,
-    and tells what it could not, and why. ``remove_traces`` removes what a system has left in the firmware.
+    ``blocks``: what is built upon what; ``stop`` carries a teardown out and tells what did not stop, and why;
+    ``remove_traces`` removes what a system has left in the machine's firmware.
     """
 
     look: Callable[[], tuple[Medium, ...]]
     wait: Callable[[Policy], object]
     probe: Callable[[Sequence[Medium], Reporter], Probes]
     unaccounted: Callable[[], tuple[str, ...]]
-    stoppable: Callable[[Sequence[str]], Sequence[str]]
-    take_apart: Callable[[Sequence[str]], Sequence[tuple[str, str]]]
+    blocks: Callable[[], Mapping[str, Block]]
+    stop: Callable[[Teardown], Sequence[tuple[str, str]]]
     remove_traces: Callable[[], Traces]
     world: World
     kernel_log: Callable[[], AbstractContextManager[KernelLog]]
@@ -78,19 +80,15 @@ def erase(policy: Policy, machine: Machine, context: TaskContext, reporter: Repo
     """``run`` on a given machine."""
     machine.wait(policy)
     media = machine.look()
-    below = _may_be_erased(media, policy)
-    free = _without_holders(media, machine.stoppable(below))
-    probes, hidden = machine.probe(media, reporter), machine.unaccounted()
-    plan = plan_erase(free, policy, probes, hidden)
+    probes = machine.probe(media, reporter)
+    plan, down = plan_apart(media, policy, probes, machine.unaccounted(), machine.blocks())
     if policy.plan_only:
         return {"plan": plan.to_json()}
     _check(plan)
-    if free != media:
-        for name, reason in machine.take_apart(below):
-            reporter.log("warning", "not_taken_apart", device=name, reason=reason)
-        plan = plan_erase(machine.look(), policy, probes, hidden)
     doomed = [medium for unit in plan.units if unit.action is Action.ERASE for medium in unit.unit.media]
     context.claim(medium.identity for medium in doomed)
+    digest = plan.digest
+    plan, left = _take_apart(plan, down, machine, reporter)
     with machine.kernel_log() as log:
         _forget_zero(context.state, doomed)
         records = execute(plan, machine.world, log, reporter)
@@ -98,13 +96,44 @@ def erase(policy: Policy, machine: Machine, context: TaskContext, reporter: Repo
     records += [late(unit) for unit in newcomers(plan, machine.look(), erased)]
     for record in records:
         _remember_zero(context.state, record)
-    result = _result(records, plan, context)
-    if policy.firmware_traces:
-        traces = machine.remove_traces()
+    result = _result(records, plan, context) | {"plan_digest": digest, **_apart_json(plan, left)}
+    traces = _remove_traces(machine, reporter) if policy.firmware_traces else None
+    if traces is not None:
         result["firmware_traces"] = traces.to_json()
-        for name, reason in traces.failed:
-            reporter.log("warning", "trace_left", name=name, reason=reason)
-    return conclude(records, plan, result)
+    return conclude(records, plan, result, traces)
+
+
+def _take_apart(
+    plan: ErasePlan, down: Teardown, machine: Machine, reporter: Reporter
+) -> tuple[ErasePlan, Sequence[tuple[str, str]]]:
+    """Stop what the plan says; the plan for what is free then, and (name, reason) of what did not stop."""
+    for name, reason in down.kept:
+        reporter.log("warning", "not_taken_apart", device=name, reason=reason)
+    if not down.stops:
+        return plan, ()
+    failed = machine.stop(down)
+    machine.world.settle()
+    for stop in plan.stops:
+        if stop.name not in dict(failed):
+            reporter.log("info", "taken_apart", device=stop.name, label=stop.label)
+    for name, reason in failed:
+        reporter.log("warning", "not_taken_apart", device=name, reason=reason)
+    return recheck(plan, machine.look(), failed), failed
+
+
+def _apart_json(plan: ErasePlan, failed: Sequence[tuple[str, str]]) -> dict[str, Any]:
+    left = dict(failed)
+    return {
+        "stopped": [stop.to_json() for stop in plan.stops if stop.name not in left],
+        "not_stopped": [{"name": name, "reason": reason} for name, reason in failed],
+    }
+
+
+def _remove_traces(machine: Machine, reporter: Reporter) -> Traces:
+    traces = machine.remove_traces()
+    for name, reason in traces.failed:
+        reporter.log("warning", "trace_left", name=name, reason=reason)
+    return traces
 
 
 def this_machine(root: Path) -> Machine:
@@ -121,8 +150,8 @@ def this_machine(root: Path) -> Machine:
             media, ports, reporter, lambda devnode: blkid.probe_device(devnode).kind
         ),
         unaccounted=lambda: unaccounted(root),
-        stoppable=lambda disks: _plan_teardown(disks, root).stops,
-        take_apart=lambda disks: _take_apart(disks, root),
+        blocks=lambda: _blocks(root),
+        stop=lambda down: carry_out(down, root),
         remove_traces=lambda: remove_traces(mount_pstore=mount.mount_pstore),
         world=World(
             open=blockio.open_device,
@@ -158,12 +187,14 @@ def _result(records: Sequence[UnitRecord], plan: ErasePlan, context: TaskContext
     }
 
 
-def conclude(records: Sequence[UnitRecord], plan: ErasePlan, result: dict[str, Any]) -> dict[str, Any]:
+def conclude(
+    records: Sequence[UnitRecord], plan: ErasePlan, result: dict[str, Any], traces: Traces | None = None
+) -> dict[str, Any]:
     """The task's result; if it is not a success, AgentError(erase_incomplete) or Cancelled carries it."""
     required = plan.policy.required
     missed = [record for record in records if not record.satisfies(required)]
     if not missed:
-        return result
+        return _without_traces(traces, result)
     told = "; ".join(
         f"{record.name}: {record.outcome.value} ({record.code}: {record.reason[:160]})"
         for record in missed[:4]
@@ -172,6 +203,18 @@ def conclude(records: Sequence[UnitRecord], plan: ErasePlan, result: dict[str, A
         raise Cancelled(f"erase stopped before its end: {told}", detail=result)
     raise AgentError(
         f"{len(missed)} of {len(records)} units are not proven to be erased to {required.value}: {told}",
+        code="erase_incomplete",
+        detail=result,
+    )
+
+
+def _without_traces(traces: Traces | None, result: dict[str, Any]) -> dict[str, Any]:
+    """``result``; AgentError(erase_incomplete) when the firmware has kept what was to be removed."""
+    if traces is None or not traces.failed:
+        return result
+    told = "; ".join(f"{name}: {reason}" for name, reason in traces.failed[:4])
+    raise AgentError(
+        f"every unit is erased, but the firmware keeps what an earlier system left: {told}",
         code="erase_incomplete",
         detail=result,
     )
@@ -204,26 +247,8 @@ def to_medium(disk: Disk) -> Medium:
     )
 
 
-def _may_be_erased(media: Sequence[Medium], policy: Policy) -> list[str]:
-    """Names of the disks that no rule of the command spares: only on those is anything stopped."""
-    # Nobody has been asked yet what it can do: any grade will do here.
-    policy = replace(policy, required=Grade.CLEAR)
-    plan = plan_erase(tuple(replace(medium, in_use=()) for medium in media), policy, Probes())
-    return [medium.name for unit in plan.units if unit.action is Action.ERASE for medium in unit.unit.media]
-
-
-def _without_holders(media: tuple[Medium, ...], stops: Sequence[str]) -> tuple[Medium, ...]:
-    """The media as they are once these holders are stopped: a plan must say what will be done."""
-    ends = tuple(f" is held by {name}" for name in stops)
-    return tuple(
-        replace(medium, in_use=tuple(reason for reason in medium.in_use if not reason.endswith(ends)))
-        if ends
-        else medium
-        for medium in media
-    )
-
-
-def _plan_teardown(disks: Sequence[str], root: Path) -> teardown.Teardown:
+def _blocks(root: Path) -> dict[str, Block]:
+    """What is built upon what, and what is mounted or swapped to."""
     usage = read_usage(root)
 
     def uses(name: str) -> list[str]:
@@ -231,12 +256,7 @@ def _plan_teardown(disks: Sequence[str], root: Path) -> teardown.Teardown:
         found = [f"{name} is mounted at {mount}" for mount in usage.mounts_of(name, number)]
         return found + ([f"{name} is used as swap"] if name in usage.swaps else [])
 
-    return teardown.plan_teardown(disks, teardown.read_blocks(root, uses))
-
-
-def _take_apart(disks: Sequence[str], root: Path) -> list[tuple[str, str]]:
-    wanted = _plan_teardown(disks, root)
-    return [*wanted.kept, *teardown.carry_out(wanted, root)]
+    return read_blocks(root, uses)
 
 
 def _wait_for_disks(policy: Policy, root: Path) -> None:

@@ -121,8 +121,26 @@ class PlannedUnit:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Stopped:
+    """A device (md, device mapper, bcache) that is taken apart. ``label``: device mapper's name."""
+
+    name: Name
+    label: Said | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NotStopped:
+    """An assembled device that was to be taken apart and is still there, and why."""
+
+    name: Name
+    reason: Said
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Plan:
-    """``missing``: named to be erased and not here; ``unspared``: named to be left alone and not here."""
+    """``missing``: named to be erased and not here; ``unspared``: named to be left alone and not here.
+    ``stops``: what is taken apart first, in this order; the units are as they will be then.
+    """
 
     units: tuple[PlannedUnit, ...]
     missing: tuple[Said, ...]
@@ -133,6 +151,7 @@ class Plan:
     verification: Verification
     digest: PlanDigest
     fallback: bool = True
+    stops: tuple[Stopped, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -162,13 +181,17 @@ class UnitRecord:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Erased:
-    """The task's result, or the detail of its failure. ``complete``: every unit meets ``required_grade``."""
+    """The task's result, or the detail of its failure. ``complete``: every unit meets ``required_grade``.
+    ``stopped``: what was assembled on disks and taken apart first; ``not_stopped``: what did not let itself.
+    """
 
     units: tuple[UnitRecord, ...]
     out_of_scope: tuple[OutOfScope, ...]
     required_grade: Grade
     plan_digest: PlanDigest
     complete: bool
+    stopped: tuple[Stopped, ...] = ()
+    not_stopped: tuple[NotStopped, ...] = ()
     firmware_traces: Mapping[str, Any] | None = None
 
 
