@@ -37,6 +37,7 @@ def _pages(unit: Unit) -> dict[int, Callable[[Unit], bytes]]:
         0x0D: _temperature,
         0x10: _self_tests,
         0x15: _background,
+        0x19: _statistics,
         0x2F: _exceptions,
         **unit.extra_logs(),
     }
@@ -78,6 +79,18 @@ def _self_tests(unit: Unit) -> bytes:
 def _solid_state(unit: Unit) -> bytes:
     """Percentage used endurance."""
     return _parameter(1, bytes((0, 0, 0, 1)))
+
+
+def _statistics(unit: Unit) -> bytes:
+    """General statistics and performance (SPC-4 7.3.7): blocks moved; commands and times are not counted."""
+    state = unit.disk.state
+    moved = (0, 0, state.written, state.read, 0, 0, 0, 0)
+    return (
+        _parameter(1, b"".join(value.to_bytes(8, "big") for value in moved))
+        + _parameter(2, bytes(8))
+        # The unit of those times: 50 ms, as an exponent of ten (-3) and a factor.
+        + _parameter(3, (0xFFFFFFFD).to_bytes(4, "big") + (50).to_bytes(4, "big"))
+    )
 
 
 def _background(unit: Unit) -> bytes:
