@@ -90,6 +90,29 @@ def test_package_lists_parse_and_hold_names_only() -> None:
         assert all(isinstance(name, str) for name in yaml.safe_load(path.read_text())), path
 
 
+# Their rules and daemons assemble what they find on disks.
+ASSEMBLERS = {
+    *("mdadm", "dmsetup", "lvm2", "multipath-tools", "kpartx", "cryptsetup", "bcache-tools"),
+    *("zfsutils-linux", "dmraid", "open-iscsi", "btrfs-progs", "systemd"),
+}
+
+
+def test_only_the_debug_ramdisk_has_what_can_assemble_disks() -> None:
+    """And even there none of the rules and scripts that would do so by themselves."""
+    lists = {
+        path.parent.name: set(yaml.safe_load(path.read_text()))
+        for path in ELEMENTS.glob("*/package-installs.yaml")
+    }
+    assert {name for name, packages in lists.items() if packages & ASSEMBLERS} <= {
+        "teeth-debug",
+        "teeth-guest",
+    }
+    recipe = yaml.safe_load((ROOT / "image-recipes/ramdisk.yaml").read_text())
+    assert not {"teeth-debug", "teeth-guest"} & set(recipe[0]["elements"])
+    dropped = (ELEMENTS / "teeth-debug/ramdisk-drop.d/50-teeth-debug").read_text().splitlines()
+    assert {"path usr/lib/udev/rules.d/*md-*", "path usr/lib/udev/rules.d/*dm*"} <= set(dropped)
+
+
 def test_no_element_names_a_host() -> None:
     for path in ELEMENTS.rglob("*"):
         if path.is_file():

@@ -193,6 +193,11 @@ def test_nothing_acts_on_disks_by_itself(ramdisk: Ramdisk) -> None:
         assert word not in rules, word
     services = (ramdisk.root / "etc/init.d", ramdisk.root / "usr/lib/systemd/system")
     assert not any(folder.exists() for folder in services)
+    # A kernel with md built in would look for arrays by itself: here md is a module, and no level is there.
+    built_in = ramdisk.root / "usr/lib/modules" / ramdisk.manifest["kernel_version"] / "modules.builtin"
+    assert not re.search(r"/(md-mod|dm-mod|bcache)\.ko", built_in.read_text())
+    modules = {Path(path).name.partition(".ko")[0] for path in ramdisk.files() if ".ko" in path}
+    assert {"raid0", "raid1", "raid456", "dm-mod", "dm-multipath", "dm-crypt", "bcache"} & modules == set()
 
 
 def test_modules_are_those_of_a_server(ramdisk: Ramdisk) -> None:
