@@ -10,7 +10,7 @@ def proof() -> dict[str, Any]:
     return {
         "identity": {"unchanged": True, "changes": []},
         "device_status": {"completed": True, "status": 0},
-        "canaries": {"count": 66, "survived": 0},
+        "canaries": {"count": 66, "survived": 0, "second_looks": [{"written": 16, "returned": []}]},
         "readback": {"kind": "full", "bytes": 4096000, "mismatches": 0, "extents": []},
         "kernel_log": {"complete": True, "errors": [], "count": 0},
         "hidden_areas": {"state": "none", "reason": "namespaces [1] all erased"},

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 GRADES = ("clear", "purge")
@@ -40,6 +40,8 @@ def _doubts(record: Mapping[str, Any], grade: str) -> Iterator[str]:
         yield "the drive did not confirm the erase"
     if not _positive(_member(proof, "canaries", "count")) or _member(proof, "canaries", "survived") != 0:
         yield "canaries survived, or none were planted"
+    if not _nothing_returned(_member(proof, "canaries", "second_looks")):
+        yield "old content came back when something was written, or nobody looked"
     if not _positive(_member(proof, "readback", "bytes")) or _member(proof, "readback", "mismatches") != 0:
         yield "reading back found data, or did not happen"
     if _member(proof, "kernel_log", "complete") is not True or _member(proof, "kernel_log", "count") != 0:
@@ -51,6 +53,13 @@ def _doubts(record: Mapping[str, Any], grade: str) -> Iterator[str]:
 def _member(proof: Mapping[str, Any], name: str, inner: str) -> Any:
     part = proof.get(name)
     return part.get(inner) if isinstance(part, Mapping) else None
+
+
+def _nothing_returned(looks: Any) -> bool:
+    """One look at least, and none after which an old canary or a neighbour's old content was there again."""
+    if not isinstance(looks, Sequence) or isinstance(looks, str) or not looks:
+        return False
+    return all(isinstance(look, Mapping) and look.get("returned") == [] for look in looks)
 
 
 def _positive(value: Any) -> bool:
