@@ -13,7 +13,7 @@ pytestmark = [pytest.mark.boot, pytest.mark.image, pytest.mark.usefixtures("debu
 
 SIZE = 16 * MIB
 WHOLE = SIZE // BLOCK
-NAMES = ("mirror-a", "mirror-b", "mapped", "shared-a", "shared-b", "mounted", "swap")
+NAMES = ("mirror-a", "mirror-b", "mapped", "volume-a", "volume-b", "shared-a", "shared-b", "mounted", "swap")
 
 # The array's data and what the two volumes hold starts behind what was there before: all of it must go.
 ASSEMBLE = """set -e
@@ -23,6 +23,11 @@ mdadm --create /dev/md100 --run --metadata=1.0 --level=1 --raid-devices=2 $(disk
 echo "0 8192 linear /dev/md100 2048" | dmsetup --noudevsync create upon-md
 echo "0 8192 linear $(disk mapped) 2048" | dmsetup --noudevsync create upon-disk
 mdadm --create /dev/md101 --run --metadata=0.90 --level=1 --raid-devices=2 $(disk shared-a) $(disk shared-b)
+export LVM_SUPPRESS_FD_WARNINGS=1
+lvm() { command lvm "$@" --config 'activation{udev_sync=0 udev_rules=0} devices{use_devicesfile=0}'; }
+lvm pvcreate -qq -y $(disk volume-a) $(disk volume-b)
+lvm vgcreate -qq old $(disk volume-a) $(disk volume-b)
+lvm lvcreate -qq -y -W n -Z n -l 100%FREE -n data old
 mke2fs -q -F -E nodiscard $(disk mounted)
 mkdir -p /mnt/kept
 mount $(disk mounted) /mnt/kept
@@ -48,10 +53,10 @@ def test_stacks_are_stopped_and_what_is_used_is_refused(lab: Lab, tmp_path: Path
         here.machine.succeed(ASSEMBLE)
         before = {name: remains(path) for name, path in files.items()}
         planned = here.erase(plan=True, exclude=["shared-b"]).result["plan"]
-        assert {stop["label"] for stop in planned["stops"]} == {"upon-md", "upon-disk", None}
+        assert {stop["label"] for stop in planned["stops"]} == {"upon-md", "upon-disk", "old-data", None}
         assert [stop["name"] for stop in planned["stops"] if stop["label"] is None] == ["md100"]
         assert {name: remains(path) for name, path in files.items()} == before
-        assert here.machine.succeed("dmsetup ls | sort").split()[::2] == ["upon-disk", "upon-md"]
+        assert here.machine.succeed("dmsetup ls | sort").split()[::2] == ["old-data", "upon-disk", "upon-md"]
 
         done = here.erase(plan_digest=planned["digest"], exclude=["shared-b"])
         assert (done.state, done.code) == ("error", "erase_incomplete")
@@ -63,13 +68,16 @@ def test_stacks_are_stopped_and_what_is_used_is_refused(lab: Lab, tmp_path: Path
             "shared-a": ("failed", None, "in_use"),
             "shared-b": ("excluded", None, "excluded_by_command"),
             "swap": ("failed", None, "in_use"),
+            "volume-a": ("cleared", "overwrite", ""),
+            "volume-b": ("cleared", "overwrite", ""),
         }
         assert "is mounted at /mnt/kept" in done.units["mounted"]["reason"]
         assert "is used as swap" in done.units["swap"]["reason"]
         assert "held by md101: md101 is upon " in done.units["shared-a"]["reason"]
         assert done.result["stopped"] == planned["stops"]
         left = {name: remains(path) for name, path in files.items()}
-        assert {name for name, count in left.items() if count == 0} == {"mirror-a", "mirror-b", "mapped"}
+        gone = {"mirror-a", "mirror-b", "mapped", "volume-a", "volume-b"}
+        assert {name for name, count in left.items() if count == 0} == gone
         assert min(left[name] for name in ("shared-a", "shared-b", "mounted", "swap")) > WHOLE // 2
 
         # Nobody uses them any more: all of it goes, the array over both disks too.

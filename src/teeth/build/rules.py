@@ -21,19 +21,23 @@ class DropRules:
 
 
 def read_drop_rules(folder: Path) -> DropRules:
-    """All files of ``folder``: lines ``package NAME`` or ``path GLOB``; UsageError names file and line."""
+    """All files of ``folder``: lines ``package NAME`` or ``path GLOB``, or ``keep NAME`` for a package that one
+    element needs and another can do without; UsageError names file and line."""
     packages: set[str] = set()
+    keep: set[str] = set()
     paths: list[str] = []
     for where, line in _lines(folder):
         kind, _, value = line.partition(" ")
         value = value.strip()
         if kind == "package" and value:
             packages.add(value)
+        elif kind == "keep" and value:
+            keep.add(value)
         elif kind == "path" and value and not value.startswith("/"):
             paths.append(value)
         else:
-            raise UsageError(f"{where}: {line!r} is neither 'package NAME' nor 'path GLOB'")
-    return DropRules(packages=frozenset(packages), paths=tuple(paths))
+            raise UsageError(f"{where}: {line!r} is none of 'package NAME', 'keep NAME' and 'path GLOB'")
+    return DropRules(packages=frozenset(packages - keep), paths=tuple(paths))
 
 
 def read_globs(folder: Path) -> tuple[str, ...]:

@@ -95,7 +95,8 @@ def test_no_globs_match_nothing() -> None:
 
 def test_rules_are_merged_and_a_bad_line_is_named(tmp_path: Path) -> None:
     (tmp_path / "10-a").write_text("# reason\npackage perl-base\n\npath usr/share/doc # inline\n")
-    (tmp_path / "20-b").write_text("path tmp/*\n")
+    (tmp_path / "20-b").write_text("path tmp/*\npackage libsystemd0\n")
+    (tmp_path / "30-c").write_text("keep libsystemd0\n")
     rules = read_drop_rules(tmp_path)
     assert rules == DropRules(packages=frozenset({"perl-base"}), paths=("usr/share/doc", "tmp/*"))
     (tmp_path / "20-b").write_text("\npath /absolute\n")
