@@ -10,6 +10,7 @@ from __future__ import annotations
 import fcntl
 import os
 import tempfile
+import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
@@ -20,6 +21,7 @@ from teeth.lab.host import memory_available, room, shares
 
 DEFAULT = (1024,)  # MiB of a test's machines, when it does not say
 _MOST_WORKERS = 16
+_STEP = 0.1
 
 
 def _processors() -> int:
@@ -64,19 +66,13 @@ class Room:
 
     def _fill(self, held: ExitStack, wanted: int, total: int) -> None:
         mine: set[int] = set()
-        while len(mine) < wanted:
-            busy = []
+        while True:
             for number in sorted(set(range(total)) - mine):
-                if len(mine) == wanted:
-                    return
-                if self._try(held, number):
+                if len(mine) < wanted and self._try(held, number):
                     mine.add(number)
-                else:
-                    busy.append(number)
-            if len(mine) < wanted:
-                file = held.enter_context(self._file(str(busy[0])))
-                fcntl.flock(file, fcntl.LOCK_EX)
-                mine.add(busy[0])
+            if len(mine) == wanted:
+                return
+            time.sleep(_STEP)  # a lock can be waited for, but not whichever of many is the first
 
     def _try(self, held: ExitStack, number: int) -> bool:
         file = self._file(str(number))

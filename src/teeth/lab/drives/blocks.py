@@ -102,17 +102,6 @@ def _difference(found: bytes, wanted: bytes) -> int:
     return next(at for at, (one, other) in enumerate(zip(found, wanted, strict=True)) if one != other)
 
 
-def lba_status(unit: Unit, command: Command) -> Answer:
-    """GET LBA STATUS (SBC-4 5.5): this drive keeps no map, so that all is "mapped or unknown"."""
-    lba, limit = take(command.cdb, 2, 8), take(command.cdb, 10, 4)
-    unit.disk.check_range(lba, 1)
-    if command.cdb[14]:  # report types
-        raise Refused(invalid_field(14))
-    count = min(unit.disk.blocks - lba, 0xFFFFFFFF)
-    entry = lba.to_bytes(8, "big") + count.to_bytes(4, "big") + bytes(4)
-    return good((20).to_bytes(4, "big") + bytes(4) + entry, limit)
-
-
 def verify(unit: Unit, command: Command) -> Answer:
     where = extent(command.cdb)
     disk, size = unit.disk, unit.disk.spec.sector

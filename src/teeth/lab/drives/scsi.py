@@ -94,7 +94,6 @@ def _scsi_operations(spec: DriveSpec) -> Table:
         row(0x3B, "WRITE BUFFER", "3b1fffffffffffffff00", firmware.write_buffer, seconds=300, **_WRITE),
         row(0x3C, "READ BUFFER", "3c1fffffffffffffff00", firmware.read_buffer, **_WRITE),
         row(0x89, "COMPARE AND WRITE", _COMPARE, blocks.compare_and_write, **_WRITE),
-        row(0x9E, "GET LBA STATUS", "9e12" + _LONG16, blocks.lba_status, service=0x12),
         *(
             row(0x5E, "PERSISTENT RESERVE IN", f"5e{action:02x}0000000000ffff00", reservations.reserve_in,
                 service=action, **_FREE)

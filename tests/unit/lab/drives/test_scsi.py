@@ -291,9 +291,3 @@ def test_compare_and_write_writes_only_what_is_as_expected() -> None:
     assert drive.sense("8900 0000000000001fff 00000002 0000", old + new)[:2] == (5, 0x21)
     assert drive.good("1201b000ff")[5] == 0xFF
     assert drive.lie("read-only").sense(command, new + old)[0] == 7
-
-
-def test_lba_status_knows_of_no_unmapped_block() -> None:
-    data = Rig().good("9e12 0000000000001000 00000018 0000")
-    assert data == bytes.fromhex("00000014 00000000 0000000000001000 00001000 00000000")
-    assert Rig().sense("9e12 0000000000002000 00000018 0000")[:2] == (5, 0x21)
