@@ -130,14 +130,22 @@ def test_a_cut_erase_locks(lab: Lab, debug: str) -> None:
 [machines.a]
 memory = "512 MiB"
 boot = { from = "ramdisk", ramdisk = "debug" }
-drive = [{ kind = "sata", name = "d", size = "16 MiB", file = "d.img", fill = true, erase_seconds = 120 }]
+[[machines.a.drive]]
+kind = "sata"
+name = "d"
+size = "16 MiB"
+file = "d.img"
+fill = true
+erase_seconds = 120
+master_password = "maker"
 """
     )
     control = Path(machine.kept.facts["drives"])
     machine.wait_for_ssh(within=ENTER)
+    # A password that the agent, which runs here too, does not know: it would take it away.
     user = "hdparm --user-master u"
-    machine.succeed(f"{user} --security-set-pass p /dev/sda")
-    machine.succeed(f"{user} --security-erase p /dev/sda >/dev/null 2>&1 </dev/null &")
+    machine.succeed(f"{user} --security-set-pass mine /dev/sda")
+    machine.succeed(f"{user} --security-erase mine /dev/sda >/dev/null 2>&1 </dev/null &")
     machine.wait_for(lambda: under_way(control) > 0.02, within=ENTER)
     machine.fault("power-cut")
     assert listed(control)["security"] == "SEC4"
@@ -146,8 +154,8 @@ drive = [{ kind = "sata", name = "d", size = "16 MiB", file = "d.img", fill = tr
     assert "not\tlocked" not in said
     assert "not\tenabled" not in said
     machine.fail("dd if=/dev/sda of=/dev/null bs=4096 count=1 iflag=direct")
-    machine.succeed(f"{user} --security-unlock p /dev/sda")
-    machine.succeed(f"{user} --security-disable p /dev/sda")
+    machine.succeed(f"{user} --security-unlock mine /dev/sda")
+    machine.succeed(f"{user} --security-disable mine /dev/sda")
     assert "not\tenabled" in machine.succeed("hdparm -I /dev/sda")
     content = read_content(lab.base / "d.img", 512)
     assert 0 < content.marked < content.blocks
