@@ -251,11 +251,12 @@ class Session:
         if (task := self._writing.pop(tag, None)) is not None:
             await self._done_asking(task)
             return 0x00
-        if (running := self._running.get(tag)) is None:
-            return 0x01
+        running = self._running.get(tag)
+        if running is None or running.done():
+            return 0x01  # carried out: its answer is on the way
         served.abort(running)
         await asyncio.wait({running})
-        return 0x00
+        return 0x00 if running.cancelled() else 0x01
 
     def _forget_writes(self) -> None:
         self._writing.clear()

@@ -290,6 +290,24 @@ async def test_a_hanging_command_is_aborted_and_others_go_on(tmp_path: Path) -> 
         assert (header[0] & 0x3F, header[16:20]) == (Op.RESPONSE, (11).to_bytes(4, "big"))
 
 
+async def test_an_abort_and_the_answer_exclude_each_other(tmp_path: Path) -> None:
+    """What is said to be aborted sends no answer, and what is said to be gone has sent or sends one."""
+    async with served(tmp_path) as serving, connected(serving) as raw:
+        for tag in range(100, 500, 2):
+            await raw.command(bytes(6), tag=tag)
+            for _ in range(tag % 5):  # so that it meets the command before, while and after it is carried out
+                await asyncio.sleep(0)
+            await raw.send(build(0x40 | Op.TASK_MANAGEMENT, 0x80 | 1, tag=tag + 1, fields={20: tag}))
+            await raw.send(build(0x40 | Op.NOP_OUT, 0x80, tag=1))
+            units = [(await raw.receive())[0] for _ in range(2)]
+            response = next(unit[2] for unit in units if unit[0] & 0x3F == Op.TASK_RESPONSE)
+            if response == 1:
+                units.append((await raw.receive())[0])
+            assert response in (0, 1)
+            expected = [Op.NOP_IN, Op.TASK_RESPONSE] + [Op.RESPONSE] * response
+            assert sorted(unit[0] & 0x3F for unit in units) == sorted(expected)
+
+
 async def test_a_unit_reset_ends_commands_and_is_told(tmp_path: Path) -> None:
     async with served(tmp_path) as serving, connected(serving) as raw:
         await raw.command(bytes(6))
