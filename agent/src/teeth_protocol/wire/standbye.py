@@ -20,7 +20,10 @@ Digest = Annotated[
 ]
 Base64 = Annotated[str, Text(least=0, base64=True, words="base64 text")]
 Compression = Literal["none", "zstd", "gzip", "xz"]
+TextOp = Literal["==", "!=", "contains"]
 Equal = Literal["==", "!="]
+# Of a whole task. A terabyte over a slow line is hours; more than a week is a mistake.
+Deadline = Annotated[float, Range(least=1, most=7 * 86400)]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -35,30 +38,49 @@ class Chunks:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Manifest:
+    """A file with the digests of an image's chunks: too long for a command, so named by its own digest.
+
+    Its form is in docs/images.md. ``urls`` are tried in order; ``size`` in bytes.
+    """
+
+    urls: Urls
+    size: Annotated[int, Range(least=2, most=64 << 20)]
+    digest: Digest
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Image:
     """Where an image is, and what it must be.
 
     ``size`` in bytes and ``digest`` are of what is fetched, ``raw_size`` and ``raw_digest`` of what comes out
-    of the decompression.
+    of the decompression (for ``qcow2``: the disk that it describes). ``kind`` disk: the whole disk with its
+    own boot loader; root: the files of one system, as a file system (``raw``) or as a ``tar``. ``peers``
+    have it too and are asked first: only with ``manifest`` or ``chunks``. ``proxy``: an HTTP proxy for
+    ``urls``, never for ``peers``.
     """
 
     id: Name
     urls: Urls
     size: Annotated[int, Range(least=1, most=2**53)]
     digest: Digest
-    format: Literal["raw", "qcow2"]
+    format: Literal["raw", "qcow2", "tar"]
+    kind: Literal["disk", "root"] = "disk"
     name: Annotated[str, Text(least=0, most=256)] = ""
     compression: Compression = "none"
     raw_size: Annotated[int, Range(least=1, most=2**53)] | None = None
     raw_digest: Digest | None = None
     chunks: Chunks | None = None
+    manifest: Manifest | None = None
+    peers: Annotated[tuple[Url, ...], Items(most=16)] = ()
+    proxy: Url | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TextHint:
     """A condition on a text."""
 
-    op: Equal
+    op: TextOp
     value: Annotated[str, Text(least=0, most=4096)]
 
 
@@ -102,10 +124,15 @@ class RootDisk:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CacheImages:
-    """Cache as many of these as fit, in this order; an image that is not named may be thrown out."""
+    """Cache as many of these as fit, in this order; an image that is not named may be thrown out.
+
+    ``share``: serve what is cached to other machines, as long as this ramdisk runs. ``deadline`` in seconds.
+    """
 
     task_id: Id
     images: Annotated[tuple[Image, ...], Items(most=256)]
+    share: bool = False
+    deadline: Deadline | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -120,20 +147,29 @@ class CachedImage:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Cached:
-    """``place``: disk or memory; ``budget`` in bytes."""
+    """``place``: disk or memory; ``budget`` in bytes. ``shared_at``: where other machines may fetch from."""
 
     images: tuple[CachedImage, ...]
     place: Literal["disk", "memory"]
     budget: Bytes
+    shared_at: Url | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PrepareImage:
-    """Write one image to the root disk and verify it."""
+    """Write one image to the root disk and verify it.
+
+    ``root_disk`` must fit exactly one disk; a disk that fits all hints of one of ``skip`` is never it.
+    ``grow``: the last partition to the end of the disk, and the file system in it too. ``deadline`` in
+    seconds.
+    """
 
     task_id: Id
     image: Image
     root_disk: RootDisk
+    skip: Annotated[tuple[RootDisk, ...], Items(most=64)] = ()
+    grow: Literal["none", "partition", "filesystem"] = "none"
+    deadline: Deadline | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -148,7 +184,11 @@ class PreparedDisk:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Prepared:
-    """The image is on the disk, and every byte was read back."""
+    """The image is on the disk, and every byte was read back.
+
+    ``fetched_bytes`` over the network, of them ``peer_bytes`` from other machines. ``grow_reason``: why less
+    was grown than was asked for.
+    """
 
     image_id: Name
     digest: Digest
@@ -161,6 +201,12 @@ class Prepared:
     verified: bool
     verify_method: Said
     seconds: Annotated[float, Range(least=0)]
+    source: Literal["network", "cache"] = "network"
+    fetched_bytes: Bytes = 0
+    peer_bytes: Bytes = 0
+    grown: Literal["none", "partition", "filesystem"] = "none"
+    grow_reason: Said = ""
+    peak_memory_bytes: Bytes = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -173,7 +219,10 @@ class DriveFile:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ConfigDrive:
-    """What the system's first boot is told, in OpenStack's layout."""
+    """What the system's first boot is told: OpenStack's config-2 layout or NoCloud's."""
+
+    layout: Literal["openstack", "nocloud"] = "openstack"
+    filesystem: Literal["vfat", "iso9660"] = "vfat"
 
     # Its readers take uuid for the instance's identity, and refuse a drive without one.
     meta_data: Annotated[Mapping[str, Any], Items(texts=("uuid",)), SECRET] = field(repr=False)
