@@ -146,8 +146,8 @@ def test_the_agent_can_make_its_key_here(ramdisk: Ramdisk) -> None:
 def test_the_agent_imports_whole(ramdisk: Ramdisk) -> None:
     """Every module of it, from its own folder: what is pruned too much shows here, not in the field."""
     script = (
-        "import pkgutil, importlib, sys, teeth_agent, teeth_protocol, teeth_stream\n"
-        "for package in (teeth_agent, teeth_protocol, teeth_stream):\n"
+        "import pkgutil, importlib, sys, teeth_agent, teeth_image, teeth_protocol, teeth_stream\n"
+        "for package in (teeth_agent, teeth_image, teeth_protocol, teeth_stream):\n"
         "    for module in pkgutil.walk_packages(package.__path__, package.__name__ + '.'):\n"
         "        if not module.name.endswith('__main__'): importlib.import_module(module.name)\n"
         "import teeth_agent.__main__\n"

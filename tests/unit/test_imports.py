@@ -16,11 +16,12 @@ ROOT = Path(__file__).parents[2]
 SOURCES = {
     "teeth": "src",
     "teeth_agent": "agent/src",
+    "teeth_image": "agent/src",
     "teeth_protocol": "agent/src",
     "teeth_stream": "agent/src",
 }
 # What agent/pyproject.toml installs into the ramdisk, and what travels in the same wheel.
-AGENT_MAY_IMPORT = {"pyroute2", "pyudev", "teeth_agent", "teeth_protocol", "teeth_stream"}
+AGENT_MAY_IMPORT = {"pyroute2", "pyudev", "teeth_agent", "teeth_image", "teeth_protocol", "teeth_stream"}
 
 
 def lint(root: Path) -> subprocess.CompletedProcess[str]:
@@ -58,6 +59,17 @@ def test_the_layers_hold(copy: Path) -> None:
 PLANTED = {
     "the protocol looks at the clock": (
         "agent/src/teeth_protocol/limits.py", "import time", "the protocol touches no I/O and no clock",
+    ),
+    "an image module opens a file": (
+        "agent/src/teeth_image/gpt.py", "from pathlib import Path", "images are read without I/O",
+    ),
+    "an image module knows the agent": (
+        "agent/src/teeth_image/gpt.py", "import teeth_agent.errors",
+        "what is shared knows nothing of either end",
+    ),
+    "siblings meet in what is shared": (
+        "agent/src/teeth_image/gpt.py", "import teeth_stream.peer",
+        "what is shared knows nothing of either end",
     ),
     "the stream knows the agent": (
         "agent/src/teeth_stream/peer.py", "import teeth_agent.errors",
@@ -126,8 +138,8 @@ def test_the_agent_imports_nothing_that_the_ramdisk_does_not_carry() -> None:
     assert strays == []
 
 
-def test_the_protocol_and_its_stream_need_the_standard_library_alone() -> None:
-    allowed = {"teeth_protocol", "teeth_stream"}
+def test_what_is_shared_needs_the_standard_library_alone() -> None:
+    allowed = {"teeth_image", "teeth_protocol", "teeth_stream"}
     for package in sorted(allowed):
         for path in (ROOT / "agent/src" / package).rglob("*.py"):
             names = {name for _, name in imported(path)}
@@ -143,8 +155,8 @@ def test_the_agent_starts_without_the_host_side(tmp_path: Path) -> None:
         assert found is not None
         (site / name).symlink_to(Path(found).parent)
     code = (
-        "import pkgutil, importlib, sys, teeth_agent, teeth_protocol, teeth_stream\n"
-        "for package in (teeth_protocol, teeth_stream, teeth_agent):\n"
+        "import pkgutil, importlib, sys, teeth_agent, teeth_image, teeth_protocol, teeth_stream\n"
+        "for package in (teeth_protocol, teeth_stream, teeth_image, teeth_agent):\n"
         "    for module in pkgutil.walk_packages(package.__path__, package.__name__ + '.'):\n"
         "        importlib.import_module(module.name)\n"
         "print(len(sys.modules))\n"

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any
+
+from teeth_image.errors import ImageError
 
 
 class AgentError(Exception):
@@ -45,3 +48,12 @@ class Cancelled(AgentError):
     """The task was told to stop and stopped at a safe point."""
 
     code = "cancelled"
+
+
+@contextmanager
+def image_errors() -> Iterator[None]:
+    """What the shared package says of an image becomes this agent's own error, with the same code."""
+    try:
+        yield
+    except ImageError as error:
+        raise AgentError(str(error), code=error.code) from error

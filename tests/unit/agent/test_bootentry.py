@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from teeth_agent.errors import AgentError
-from teeth_agent.image import bootentry
+from teeth_image import bootentry
+from teeth_image.errors import ImageError
 
 FIXTURES = Path(__file__).parents[2] / "fixtures" / "boot"
 DEBIAN = "0a1b2c3d-1111-2222-3333-444455556666"
@@ -126,6 +126,6 @@ menuentry "a" --id=one {
     "cfg", ["", "menuentry 'x' {\n chainloader +1\n}\n", "}}}\n}\nsubmenu 'x' {\n'\n", "\0\xff"]
 )
 def test_a_file_without_a_linux_entry(cfg):
-    with pytest.raises(AgentError) as caught:
+    with pytest.raises(ImageError) as caught:
         bootentry.choose_grub(bootentry.parse_grub_cfg(cfg, {}), cfg, {})
     assert caught.value.code == "no_boot_entry"

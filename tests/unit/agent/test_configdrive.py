@@ -13,7 +13,7 @@ import pytest
 from fakes import diskimages
 from teeth_agent.blockio import open_device
 from teeth_agent.errors import AgentError, ToolError
-from teeth_agent.image import boot, configdrive, gpt
+from teeth_agent.image import boot, configdrive, disktable
 from teeth_agent.image.params import ConfigDrive, DriveFile
 from teeth_agent.tools import mtools
 
@@ -61,7 +61,7 @@ def label(path, placed):
 
 def table(path):
     with open_device(str(path), write=False) as device:
-        return gpt.read(device)
+        return disktable.read(device)
 
 
 def check_content(path, placed, sector):

@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 
 from fakes import diskimages
-from teeth_agent.errors import AgentError
-from teeth_agent.image import gpt
+from teeth_image import gpt
+from teeth_image.errors import ImageError
 
 MIB = 1 << 20
 
@@ -33,14 +33,14 @@ def test_what_sgdisk_wrote(head):
 def test_damage_anywhere_is_refused(head, place):
     damaged = bytearray(head)
     damaged[place] ^= 0x55
-    with pytest.raises(AgentError) as caught:
+    with pytest.raises(ImageError) as caught:
         gpt.parse(bytes(damaged), 512)
     assert caught.value.code == "partition_table"
 
 
 @pytest.mark.parametrize("size", [0, 512, 600, 1000])
 def test_no_table_at_all(size):
-    with pytest.raises(AgentError):
+    with pytest.raises(ImageError):
         gpt.parse(bytes(size), 512)
 
 
@@ -67,7 +67,7 @@ def table(block, last_usable, *partitions):
 )
 def test_a_new_partition_goes_to_the_end(block, last_usable, partitions, length, expected):
     if expected == "no_room":
-        with pytest.raises(AgentError) as caught:
+        with pytest.raises(ImageError) as caught:
             gpt.plan_at_end(table(block, last_usable, *partitions), length)
         assert caught.value.code == "no_room"
         return

@@ -16,7 +16,7 @@ from fakes.reporting import ToldReporter
 from fakes.wiretap import valid
 from teeth_agent.blockio import open_device
 from teeth_agent.errors import AgentError, Cancelled, DeviceError
-from teeth_agent.image import gpt
+from teeth_agent.image import disktable
 from teeth_agent.image import prepare as prepare_module
 from teeth_agent.tasks.context import PreparedDisk, TaskContext
 from teeth_agent.tasks.prepare_image import run
@@ -77,7 +77,7 @@ def test_an_image_is_written_verified_and_remembered(image, packed, context, tmp
     verified = subprocess.run(["sgdisk", "-v", str(tmp_path / "sda")], capture_output=True, text=True)
     assert "No problems found" in verified.stdout
     with open_device(disk.devnode, write=False) as device:
-        table = gpt.read(device)
+        table = disktable.read(device)
     assert [one.number for one in table.partitions] == [1, 2, 3]
     assert table.last_usable > 39 * MIB // 512
     assert valid("standbye.prepare_image.outcome", result)["verified"] is True
@@ -169,7 +169,7 @@ def test_on_a_loop_device_of_either_sector_size(sector, context, tmp_path):
         wanted = params(server, raw, raw, compression="none")
         assert prepare(wanted, context, disk)["verified"]
         with open_device(name, write=False) as device:
-            table = gpt.read(device)
+            table = disktable.read(device)
     assert table.block == sector
     assert len(table.partitions) == 1
     assert table.last_usable * sector > 39 * MIB

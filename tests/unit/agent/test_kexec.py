@@ -7,8 +7,8 @@ import pytest
 from fakes import diskimages
 from teeth_agent.blockio import open_device
 from teeth_agent.errors import AgentError, ToolError
-from teeth_agent.image import bootcheck, gpt, kexec, rootfs
-from teeth_agent.image.bootentry import BootEntry
+from teeth_agent.image import bootcheck, disktable, kexec, rootfs
+from teeth_image.bootentry import BootEntry
 
 MIB = 1 << 20
 MEMINFO = "MemTotal: 1000000 kB\nMemAvailable: {} kB\n"
@@ -180,7 +180,7 @@ def disk(tmp_path_factory):
 
 def read_table(path):
     with open_device(str(path), write=False) as device:
-        return gpt.read(device)
+        return disktable.read(device)
 
 
 @needs_loop
@@ -197,7 +197,7 @@ def test_a_disk_is_mounted_read_only_and_left_as_it_was(disk, tmp_path):
 
 def check(path, firmware):
     with open_device(str(path), write=False) as device:
-        return bootcheck.check(device, gpt.read(device), firmware=firmware, machine="x86_64")
+        return bootcheck.check(device, disktable.read(device), firmware=firmware, machine="x86_64")
 
 
 def test_a_disk_that_boots_both_ways(disk):

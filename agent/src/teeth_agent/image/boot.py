@@ -9,9 +9,10 @@ from typing import Any
 
 from teeth_agent.blockio import open_device
 from teeth_agent.errors import AgentError, ToolError
-from teeth_agent.image import bootcheck, configdrive, gpt, kexec, rootfs
+from teeth_agent.image import bootcheck, configdrive, disktable, kexec, rootfs
 from teeth_agent.image.params import ConfigDrive
 from teeth_agent.tools import udevadm
+from teeth_image.bootcheck import BootCheck
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -49,16 +50,14 @@ def put_config_drive(disk: str, drive: ConfigDrive) -> PlacedDrive:
     return PlacedDrive(offset=offset, length=length, content_bytes=sum(len(data) for data in files.values()))
 
 
-def check_boot(disk: str, *, root: Path) -> bootcheck.BootCheck:
+def check_boot(disk: str, *, root: Path) -> BootCheck:
     """Whether the disk starts by itself in this firmware's mode."""
     with open_device(disk, write=False) as device:
         firmware = bootcheck.firmware_mode(root)
-        return bootcheck.check(device, gpt.read(device), firmware=firmware, machine=platform.machine())
+        return bootcheck.check(device, disktable.read(device), firmware=firmware, machine=platform.machine())
 
 
-def choose_departure(
-    disk: str, wanted: str, check: bootcheck.BootCheck, *, root: Path, work: Path
-) -> Departure:
+def choose_departure(disk: str, wanted: str, check: BootCheck, *, root: Path, work: Path) -> Departure:
     """Load the system's kernel if that is wanted and can be done, else fall back to a reboot with the reason.
 
     Raises AgentError: kexec_not_viable when ``wanted`` is "kexec" and it cannot be done, not_bootable when
@@ -82,7 +81,7 @@ def choose_departure(
 def _try_kexec(disk: str, *, root: Path, work: Path) -> tuple[str, dict[str, Any] | None]:
     """(reason, what was loaded or None)."""
     with open_device(disk, write=False) as device:
-        table = gpt.read(device)
+        table = disktable.read(device)
     try:
         with rootfs.mounted_systems(disk, table, work=work, root=root) as systems:
             files = rootfs.find_boot_files(systems)

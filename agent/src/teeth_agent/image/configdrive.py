@@ -14,10 +14,11 @@ from contextlib import contextmanager
 from typing import Any
 
 from teeth_agent.blockio import Device, aligned_buffer
-from teeth_agent.errors import AgentError, DeviceError
-from teeth_agent.image import gpt
+from teeth_agent.errors import AgentError, DeviceError, image_errors
+from teeth_agent.image import disktable
 from teeth_agent.image.params import ConfigDrive
 from teeth_agent.tools import blkid, mkfs_vfat, mtools, sgdisk
+from teeth_image import gpt
 
 LABEL = "config-2"
 _MIB = 1 << 20
@@ -92,17 +93,18 @@ def place(device: Device, size: int) -> tuple[int, int]:
     One that is there is used if it is large enough, else removed; a new one goes to the end of the disk.
     Raises AgentError(partition_table | no_room) and ToolError.
     """
-    table = gpt.read(device)
+    table = disktable.read(device)
     old = _existing(device, table)
     if old is not None and table.length(old) >= size and old.first * table.block % device.logical_block == 0:
         return table.offset(old), table.length(old)
     if old is not None:
         sgdisk.delete_partition(device.path, old.number)
-        table = gpt.read(device)
-    new = gpt.plan_at_end(table, size)
+        table = disktable.read(device)
+    with image_errors():
+        new = gpt.plan_at_end(table, size)
     sgdisk.new_partition(device.path, number=new.number, first=new.first, last=new.last, name=LABEL)
     device.reread_partitions()
-    made = gpt.read(device).named(LABEL)
+    made = disktable.read(device).named(LABEL)
     if made is None or (made.first, made.last) != (new.first, new.last):
         raise AgentError("the config drive's partition is not where it was put", code="partition_table")
     return table.offset(made), table.length(made)

@@ -11,10 +11,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from teeth_agent import sysfs
-from teeth_agent.errors import AgentError, ToolError
-from teeth_agent.image import bootentry, gpt
-from teeth_agent.image.bootentry import BootEntry
+from teeth_agent.errors import AgentError, ToolError, image_errors
 from teeth_agent.tools import blkid, mount
+from teeth_image import bootentry, gpt
+from teeth_image.bootentry import BootEntry
 
 # File systems that hold a system or its /boot and that ramdisk kernels read.
 _KINDS = ("ext2", "ext3", "ext4", "xfs", "btrfs")
@@ -123,7 +123,8 @@ def _find_entry(systems: Sequence[Path]) -> BootEntry:
                     return found
             entries = bootentry.parse_grub_cfg(text, env)
             if entries:
-                return bootentry.choose_grub(entries, text, env)
+                with image_errors():
+                    return bootentry.choose_grub(entries, text, env)
     found = bootentry.choose_bls(_bls(systems, {}), {})
     if found is None:
         where = "no grub.cfg with a Linux entry and no BLS entry on any of its file systems"

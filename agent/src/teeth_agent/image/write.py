@@ -14,8 +14,8 @@ from dataclasses import dataclass, field
 
 from teeth_agent.blockio import Device, aligned_buffer
 from teeth_agent.errors import AgentError, DeviceError
-from teeth_agent.image import gpt
 from teeth_agent.image.decompress import Stream
+from teeth_image import gpt
 
 # A partition starts at a multiple of this everywhere today, the GPT lies below the first, and a zero run is
 # worth skipping from about this length on.

@@ -8,12 +8,13 @@ from typing import Any
 
 from teeth_agent.blockio import BlockDevice, aligned_buffer, open_device
 from teeth_agent.errors import DeviceError
-from teeth_agent.image import gpt, prepare, rootdisk
+from teeth_agent.image import prepare, rootdisk
 from teeth_agent.image.params import ImageSpec, read_prepare
 from teeth_agent.image.write import VERIFY_METHOD
 from teeth_agent.inventory.block import Disk, list_disks
 from teeth_agent.reporter import Reporter
 from teeth_agent.tasks.context import PreparedDisk, TaskContext
+from teeth_image import gpt
 
 
 def run(

@@ -11,7 +11,7 @@ import shlex
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
-from teeth_agent.errors import AgentError
+from teeth_image.errors import ImageError
 
 _LINUX = ("linux", "linux16", "linuxefi")
 _INITRD = ("initrd", "initrd16", "initrdefi")
@@ -97,13 +97,13 @@ def parse_grub_cfg(text: str, env: Mapping[str, str]) -> list[BootEntry]:
 
 
 def choose_grub(entries: Sequence[BootEntry], text: str, env: Mapping[str, str]) -> BootEntry:
-    """The entry GRUB would start by itself. Raises AgentError(no_boot_entry).
+    """The entry GRUB would start by itself. Raises ImageError(no_boot_entry).
 
     ``default`` is a number, a title or an id, from grub.cfg or from grubenv's saved_entry; what names no
     entry here means the first one, as in GRUB.
     """
     if not entries:
-        raise AgentError("grub.cfg has no menu entry that starts a Linux kernel", code="no_boot_entry")
+        raise ImageError("grub.cfg has no menu entry that starts a Linux kernel", code="no_boot_entry")
     wanted = env.get("next_entry") or _default(text, env)
     last = wanted.rpartition(">")[2]
     found = [one for one in entries if wanted in (one.index, one.id, one.title)]

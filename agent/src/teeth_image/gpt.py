@@ -7,14 +7,13 @@ import uuid
 import zlib
 from dataclasses import dataclass
 
-from teeth_agent.blockio import Device, aligned_buffer
-from teeth_agent.errors import AgentError
+from teeth_image.errors import ImageError
 
 SIGNATURE = b"EFI PART"
 BIOS_BOOT = uuid.UUID("21686148-6449-6e6f-744e-656564454649")
 EFI_SYSTEM = uuid.UUID("c12a7328-f81f-11d2-ba4b-00a0c93ec93b")
 # Both blocks and the entries of every real table: 2 + 32 blocks of 512, or 2 + 4 of 4096, with room.
-_HEAD = 128 << 10
+HEAD = 128 << 10
 _MAX_ENTRIES = 256
 _MIB = 1 << 20
 _HEADER = struct.Struct("<8sIIIIQQQQ16sQIII")
@@ -68,15 +67,8 @@ def block_size_of(head: bytes | memoryview) -> int | None:
     return None
 
 
-def read(device: Device) -> Table:
-    """The primary table. Raises AgentError(partition_table) if there is none or it is damaged."""
-    head = aligned_buffer(min(_HEAD, device.size - device.size % device.logical_block))
-    device.read_into(0, head)
-    return parse(bytes(head), device.logical_block)
-
-
 def parse(head: bytes, block: int) -> Table:
-    """The table at the front of a disk. Raises AgentError(partition_table)."""
+    """The table at the front of a disk. Raises ImageError(partition_table)."""
     raw = head[block : block + _HEADER.size]
     if len(raw) < _HEADER.size or raw[:8] != SIGNATURE:
         raise _damaged("no GUID partition table")
@@ -105,7 +97,7 @@ def parse(head: bytes, block: int) -> Table:
 def plan_at_end(table: Table, length: int) -> NewPartition:
     """A new partition of at least ``length`` bytes behind all others, MiB-aligned, at the end of the disk.
 
-    Raises AgentError(no_room).
+    Raises ImageError(no_room).
     """
     align = _MIB // table.block
     need = -(-length // table.block)
@@ -114,10 +106,10 @@ def plan_at_end(table: Table, length: int) -> NewPartition:
     taken = {one.number for one in table.partitions}
     number = next((n for n in range(1, table.entries + 1) if n not in taken), None)
     if number is None:
-        raise AgentError("the partition table is full", code="no_room")
+        raise ImageError("the partition table is full", code="no_room")
     if first < max(free, table.first_usable):
         room = max(0, table.last_usable + 1 - free) * table.block
-        raise AgentError(
+        raise ImageError(
             f"behind the last partition there are {room} bytes, the config drive needs {length}",
             code="no_room",
         )
@@ -140,5 +132,5 @@ def _entry(number: int, raw: bytes) -> Partition | None:
     return Partition(number=number, kind=kind, first=first, last=last, name=name)
 
 
-def _damaged(what: str) -> AgentError:
-    return AgentError(f"the disk has {what}", code="partition_table")
+def _damaged(what: str) -> ImageError:
+    return ImageError(f"the disk has {what}", code="partition_table")
