@@ -7,7 +7,7 @@ import copy
 import pytest
 
 from teeth_agent.errors import AgentError, ParamsError
-from teeth_agent.image.params import Hint, read_prepare, read_run
+from teeth_agent.image.params import Hint, read_cache, read_prepare, read_run
 from teeth_agent.image.rootdisk import Candidate, choose
 
 PREPARE = {
@@ -87,10 +87,54 @@ def test_bad_prepare_params_are_named_by_their_path(path, value, said):
     assert str(caught.value).startswith(said)
 
 
-def test_qcow2_is_refused_by_a_code_of_its_own():
-    with pytest.raises(AgentError) as caught:
-        read_prepare(changed(PREPARE, "image.format", "qcow2"))
-    assert caught.value.code == "image_format"
+def test_a_manifest_peers_and_a_proxy():
+    params = changed(
+        PREPARE, "image.manifest", {"urls": ["http://x/m"], "size": 9, "digest": "sha256:" + "C" * 64}
+    )
+    params["image"] |= {"peers": ["http://10.0.0.2:8/i"], "proxy": "http://proxy:3128"}
+    params |= {"skip": [{"serial": "S9"}, {"model": {"op": "contains", "value": "USB"}}], "deadline": 60.0}
+    wanted = read_prepare(params | {"grow": "filesystem"})
+    assert wanted.image.manifest.digest == "sha256:" + "c" * 64
+    assert (wanted.image.peers, wanted.image.proxy) == (("http://10.0.0.2:8/i",), "http://proxy:3128")
+    assert wanted.skip == (
+        (Hint(key="serial", op="==", value="S9"),),
+        (Hint(key="model", op="contains", value="USB"),),
+    )
+    assert (wanted.grow, wanted.deadline) == ("filesystem", 60.0)
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"format": "tar"}, "format: expected raw or qcow2 for an image of kind disk"),
+        ({"kind": "root", "format": "qcow2"}, "format: expected raw or tar for an image of kind root"),
+        ({"peers": ["http://x/y"]}, "peers: expected only with a manifest or chunks"),
+        ({"proxy": "http://:1"}, "proxy: expected an http or https URL"),
+        ({"chunks": {"size": 4096, "digests": ["0" * 64] * 2}}, "chunks.digests: expected 1 for 10 bytes"),
+        (
+            {"manifest": {"urls": ["http://:1/"], "size": 9, "digest": "sha256:" + "0" * 64}},
+            "manifest.urls[0]: expected an http or https URL",
+        ),
+    ],
+)
+def test_what_one_member_says_about_another(changes, said):
+    image = PREPARE["image"] | changes
+    with pytest.raises(ParamsError) as caught:
+        read_prepare({**PREPARE, "image": image})
+    assert str(caught.value).startswith(f"params.image.{said}")
+    with pytest.raises(ParamsError) as caught:
+        read_cache({"images": [image]})
+    assert str(caught.value).startswith(f"params.images[0].{said}")
+
+
+def test_images_to_cache():
+    other = PREPARE["image"] | {"id": "j", "format": "qcow2", "compression": "none", "raw_size": 5}
+    wanted = read_cache({"images": [PREPARE["image"], other], "share": True})
+    assert [image.id for image in wanted.images] == ["i", "j"]
+    assert [image.known_raw_size for image in wanted.images] == [100, 5]
+    assert (wanted.share, wanted.deadline) == (True, None)
+    with pytest.raises(ParamsError, match=r"params.images\[1\].id: i is named twice"):
+        read_cache({"images": [PREPARE["image"]] * 2})
 
 
 @pytest.mark.parametrize(
@@ -141,6 +185,8 @@ def disk(name, **changes):
         ("size", "<", 101),
         ("rotational", "==", False),
         ("model", "==", "DISK"),
+        ("model", "contains", "IS"),
+        ("by_path", "contains", "pci-0000:00:05"),
     ],
 )
 def test_one_match_is_the_root_disk(key, op, value):
@@ -163,3 +209,18 @@ def test_a_disk_that_does_not_say_matches_no_hint_not_even_an_unequal_one():
     with pytest.raises(AgentError) as caught:
         choose([disk("sda", serial=None)], [Hint(key="serial", op="!=", value="x")])
     assert caught.value.code == "root_disk_missing"
+
+
+def test_a_skip_list_beats_a_hint():
+    disks = [disk("sda"), disk("sdb")]
+    hints = [Hint(key="model", op="==", value="DISK")]
+    skip = [[Hint(key="serial", op="==", value="S-sdb"), Hint(key="size", op=">", value=1)]]
+    assert choose(disks, hints, skip).name == "sda"
+    # All hints of one list must hold: a disk that fits half of one is not skipped.
+    with pytest.raises(AgentError) as caught:
+        choose(disks, hints, [[*skip[0], Hint(key="rotational", op="==", value=True)]])
+    assert caught.value.code == "root_disk_ambiguous"
+    with pytest.raises(AgentError) as caught:
+        choose(disks, [Hint(key="name", op="==", value="sdb")], skip)
+    assert caught.value.code == "root_disk_missing"
+    assert "skipped as asked: sdb (serial S-sdb" in str(caught.value)

@@ -11,6 +11,7 @@ from teeth_agent.errors import AgentError
 from teeth_agent.image.params import Hint
 
 _OPERATORS: dict[str, Callable[[Any, Any], bool]] = {
+    "contains": operator.contains,
     "==": operator.eq,
     "!=": operator.ne,
     ">=": operator.ge,
@@ -50,20 +51,33 @@ def matches(disk: Candidate, hint: Hint) -> bool:
     return _OPERATORS[hint.op](have, want)
 
 
-def choose(disks: Sequence[Candidate], hints: Sequence[Hint]) -> Candidate:
-    """The only disk for which all hints hold.
+def choose(
+    disks: Sequence[Candidate], hints: Sequence[Hint], skip: Sequence[Sequence[Hint]] = ()
+) -> Candidate:
+    """The only disk for which all hints hold and no list of ``skip`` does.
 
     Raises AgentError(root_disk_ambiguous | root_disk_missing) listing the candidates.
     """
-    found = [disk for disk in disks if all(matches(disk, hint) for hint in hints)]
+    skipped = [disk for disk in disks if any(_fits(disk, one) for one in skip)]
+    left = [disk for disk in disks if disk not in skipped]
+    found = [disk for disk in left if _fits(disk, hints)]
     if len(found) == 1:
         return found[0]
     asked = ", ".join(str(hint) for hint in hints)
     if found:
-        listed = ", ".join(str(disk) for disk in found)
-        raise AgentError(f"{len(found)} disks match {asked}: {listed}", code="root_disk_ambiguous")
-    listed = ", ".join(str(disk) for disk in disks) or "none"
-    raise AgentError(f"no disk matches {asked}; disks here: {listed}", code="root_disk_missing")
+        raise AgentError(f"{len(found)} disks match {asked}: {_listed(found)}", code="root_disk_ambiguous")
+    passed = f"; skipped as asked: {_listed(skipped)}" if skipped else ""
+    raise AgentError(
+        f"no disk matches {asked}; disks here: {_listed(left) or 'none'}{passed}", code="root_disk_missing"
+    )
+
+
+def _fits(disk: Candidate, hints: Sequence[Hint]) -> bool:
+    return all(matches(disk, hint) for hint in hints)
+
+
+def _listed(disks: Sequence[Candidate]) -> str:
+    return ", ".join(str(disk) for disk in disks)
 
 
 def _plain(key: str, text: str) -> str:

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from teeth_agent.blockio import BlockDevice, aligned_buffer, open_device
-from teeth_agent.errors import DeviceError
+from teeth_agent.errors import AgentError, DeviceError
 from teeth_agent.image import prepare, rootdisk
 from teeth_agent.image.params import ImageSpec, read_prepare
 from teeth_agent.image.write import VERIFY_METHOD
@@ -26,7 +26,8 @@ def run(
 ) -> dict[str, Any]:
     """Raises ParamsError, AgentError, DeviceError: then the disk does not boot and is not called prepared."""
     wanted = read_prepare(params)
-    chosen = rootdisk.choose(candidates(disks()), wanted.hints)
+    _check_supported(wanted.image)
+    chosen = rootdisk.choose(candidates(disks()), wanted.hints, wanted.skip)
     if chosen.in_use:
         raise DeviceError(f"{chosen}: {'; '.join(chosen.in_use)}", code="device_busy")
     context.claim([chosen.identity])
@@ -57,6 +58,14 @@ def run(
         "verify_method": VERIFY_METHOD,
         "seconds": round(time.monotonic() - began, 2),
     }
+
+
+def _check_supported(image: ImageSpec) -> None:
+    if (image.format, image.kind) != ("raw", "disk"):
+        raise AgentError(
+            f"params.image: {image.kind} images in {image.format} format cannot be written yet",
+            code="image_format",
+        )
 
 
 def candidates(disks: Sequence[Disk]) -> list[rootdisk.Candidate]:
