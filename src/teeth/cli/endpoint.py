@@ -11,28 +11,11 @@ from pathlib import Path
 import click
 
 from teeth.boot.images import load_image
+from teeth.cli.address import ADDRESS, Address, shown
+from teeth.cli.nginx import nginx
 from teeth.errors import UsageError
-from teeth.service import Address, Endpoint, EndpointConfig
+from teeth.service import Endpoint, EndpointConfig
 
-
-class _AddressType(click.ParamType[Address]):
-    """HOST:PORT, with an IPv6 host in brackets; port 0 takes any free one."""
-
-    name = "host:port"
-
-    def convert(
-        self, value: str | Address, param: click.Parameter | None, ctx: click.Context | None
-    ) -> Address:
-        if isinstance(value, tuple):
-            return value
-        host, _, port = value.rpartition(":")
-        host = host.removeprefix("[").removesuffix("]")
-        if not host or not (port.isascii() and port.isdigit()) or int(port) > 65535:
-            self.fail(f"{value!r} is not HOST:PORT", param, ctx)
-        return host, int(port)
-
-
-_ADDRESS = _AddressType()
 _FOLDER = click.Path(path_type=Path, file_okay=False)
 _FILE = click.Path(path_type=Path, dir_okay=False)
 
@@ -42,20 +25,23 @@ def endpoint() -> None:
     """What agents dial, and the boot server beside it."""
 
 
+endpoint.add_command(nginx)
+
+
 @endpoint.command()
 @click.option("--data", type=_FOLDER, required=True, help="Folder for the CA and the store; made if missing.")
 @click.option(
-    "--listen", type=_ADDRESS, default="127.0.0.1:0", show_default=True, help="Where agents dial (TLS)."
+    "--listen", type=ADDRESS, default="127.0.0.1:0", show_default=True, help="Where agents dial (TLS)."
 )
 @click.option(
-    "--boot", type=_ADDRESS, default="127.0.0.1:0", show_default=True, help="Boot files by plain HTTP."
+    "--boot", type=ADDRESS, default="127.0.0.1:0", show_default=True, help="Boot files by plain HTTP."
 )
-@click.option("--landing", type=_ADDRESS, default="127.0.0.1:0", show_default=True, help="Landings by HTTPS.")
+@click.option("--landing", type=ADDRESS, default="127.0.0.1:0", show_default=True, help="Landings by HTTPS.")
 @click.option(
-    "--api", type=_ADDRESS, default="127.0.0.1:0", show_default=True, help="Where operators ask (loopback)."
+    "--api", type=ADDRESS, default="127.0.0.1:0", show_default=True, help="Where operators ask (loopback)."
 )
 @click.option(
-    "--plaintext", type=_ADDRESS, help="For development: agents without TLS and without a token (loopback)."
+    "--plaintext", type=ADDRESS, help="For development: agents without TLS and without a token (loopback)."
 )
 @click.option("--advertise", metavar="HOST", help="Host by which machines reach us, if it is another.")
 @click.option("--name", "names", multiple=True, help="Further name or address for the certificate.")
@@ -108,7 +94,7 @@ async def _serve(config: EndpointConfig, api: Address) -> None:
     async with Endpoint(config) as running, operator_door(running, api) as url:
         plain = ""
         if config.plaintext is not None:
-            plain = f"plaintext={_shown(config.plaintext[0], running.plaintext_port)} "
+            plain = f"plaintext={shown(config.plaintext[0], running.plaintext_port)} "
         click.echo(
             f"listening {plain}agents={config.listen[0]}:{running.agent_port} boot={running.boot_url}"
             f" landing={config.landing[0]}:{running.landing_port} api={url} ca={running.ca_digest}"
@@ -122,7 +108,3 @@ def _allow_open_files() -> None:
     _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
     with contextlib.suppress(OSError, ValueError):  # a container may forbid even that; then it is as it was
         resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
-
-
-def _shown(host: str, port: int | None) -> str:
-    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
