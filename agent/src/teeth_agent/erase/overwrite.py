@@ -26,8 +26,9 @@ from dataclasses import dataclass
 
 from teeth_agent.blockio import Device, aligned_buffer, zones_of
 from teeth_agent.erase.readback import Comparer, Readback, read_zeros
-from teeth_agent.erase.stream import CHUNK, IN_FLIGHT, Advance, Range, Tally, run_threads, write_zeros
+from teeth_agent.erase.stream import CHUNK, IN_FLIGHT, Advance, Range, Tally, write_zeros
 from teeth_agent.errors import DeviceError
+from teeth_agent.inflight import run_threads
 
 # Drives have up to 1 GiB of memory, of which flash drives use most for their maps.
 DISTANCE = 1 << 30

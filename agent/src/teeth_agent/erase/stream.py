@@ -1,7 +1,4 @@
-"""Moving a whole device's bytes: many requests in flight, and a stop at the first trouble.
-
-Threads in blocking calls, not io_uring: docs/adr/0021 has the measurements.
-"""
+"""Moving a whole device's bytes: many requests in flight, and a stop at the first trouble."""
 
 from __future__ import annotations
 
@@ -10,6 +7,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 
 from teeth_agent.blockio import Device, ZonedDevice, aligned_buffer, zones_of
 from teeth_agent.errors import DeviceError
+from teeth_agent.inflight import run_threads, taking_turns
 from teeth_agent.zoned import Zone
 
 # 1 MiB is past the point where larger requests are faster; four in flight keep a device's queue filled while
@@ -41,52 +39,13 @@ def each_chunk(
     ``make_worker`` is called once in each thread, for what the thread needs of its own. A worker that returns
     False ends the walk; the first exception of any of them ends it too, and is raised here once all stopped.
     """
-    pending = chunks(ranges, chunk)
-    lock = threading.Lock()
     stop = threading.Event()
 
-    def work() -> None:
+    def make() -> Callable[[Range], bool]:
         worker = make_worker()
-        while not stop.is_set():
-            with lock:
-                piece = next(pending, None)
-            if piece is None:
-                return
-            if not worker(*piece):
-                stop.set()
+        return lambda piece: worker(*piece)
 
-    run_threads([work] * workers, stop.set)
-
-
-def run_threads(works: Sequence[Callable[[], None]], stop: Callable[[], object]) -> None:
-    """Run each in a thread until all have ended, then raise the first exception of any of them.
-
-    ``stop`` is called, perhaps more than once, when one failed or could not be started.
-    """
-    failures: list[BaseException] = []
-
-    def guarded(work: Callable[[], None]) -> None:
-        try:
-            work()
-        except BaseException as error:  # handed to the caller's thread below
-            failures.append(error)
-            stop()
-
-    started: list[threading.Thread] = []
-    try:
-        for work in works:
-            thread = threading.Thread(target=guarded, args=(work,), daemon=True)
-            thread.start()
-            started.append(thread)
-    except BaseException:
-        stop()
-        raise
-    finally:
-        # On every way out: the caller closes the device, and its descriptor's number may soon be another's.
-        for thread in started:
-            thread.join()
-    if failures:
-        raise failures[0]
+    run_threads([taking_turns(chunks(ranges, chunk), make, stop)] * workers, stop.set)
 
 
 class Tally:
