@@ -7,10 +7,13 @@ import random
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
+from typing import Literal
 
 from teeth_agent.errors import AgentError, Cancelled
 from teeth_agent.image.http import Broken, UrlFailed, get, redact
 from teeth_agent.image.params import ImageSpec
+from teeth_agent.image.source import Deadline, no_deadline
+from teeth_image.manifest import ImageManifest
 
 # What one read takes from the socket: large enough that hashing outweighs the call.
 _BLOCK = 256 << 10
@@ -34,10 +37,23 @@ class Fetch:
     ``pause`` waits so many seconds or until stopped; tests replace it.
     """
 
-    def __init__(self, image: ImageSpec, *, pause: Callable[[float], None] | None = None) -> None:
+    def __init__(
+        self,
+        image: ImageSpec,
+        *,
+        deadline: Deadline | None = None,
+        pause: Callable[[float], None] | None = None,
+    ) -> None:
+        self.kind: Literal["network", "cache"] = "network"
+        self.size = image.size
+        self.manifest: ImageManifest | None = None
+        self.random_access = True
         self.received = 0
         self.restarts = 0
+        self.fetched_bytes = 0
+        self.peer_bytes = 0
         self.proven = False
+        self._deadline = deadline or no_deadline()
         self._image = image
         self._stopped = threading.Event()
         self._pause = pause or self._wait
@@ -60,9 +76,42 @@ class Fetch:
             return
         raise _all_failed(failures)
 
+    def read(self, offset: int, length: int) -> bytes:
+        """Those bytes by a request of their own. Raises as iterating does, and AgentError(no_ranges)."""
+        failures: list[tuple[str, UrlFailed]] = []
+        for url in self._image.urls:
+            for _ in range(_FRUITLESS):
+                self._deadline.check()
+                try:
+                    return self._read_once(url, offset, length)
+                except UrlFailed as error:
+                    failures.append((url, error))
+                    break
+                except Broken as error:
+                    self.restarts += 1
+                    broken = error
+                    self._pause(_delay(1, error.retry_after))
+            else:
+                failures.append((url, UrlFailed(str(broken))))
+        raise _all_failed(failures)
+
+    def _read_once(self, url: str, offset: int, length: int) -> bytes:
+        data, done = bytearray(length), 0
+        with get(url, offset=offset, size=self._image.size, end=offset + length) as body:
+            if body.start != offset:
+                raise UrlFailed("the server gives no ranges", code="no_ranges")
+            while done < length:
+                count = body.read_into(memoryview(data)[done:])
+                if count == 0:
+                    raise Broken("the connection was closed early")
+                done += count
+                self.fetched_bytes += count
+        return bytes(data)
+
     def _from_url(self, url: str) -> Iterator[memoryview]:
         fruitless = 0
         for _ in range(_ATTEMPTS):
+            self._deadline.check()
             before = self.received
             try:
                 yield from self._attempt(url)
@@ -84,11 +133,13 @@ class Fetch:
             while self.received < size:
                 if self._stopped.is_set():
                     raise Cancelled("the fetch was stopped")
+                self._deadline.check()
                 wanted = skip or size - self.received
                 count = body.read_into(buffer[: min(_BLOCK, wanted)])
                 if count == 0:
                     raise Broken("the connection was closed early")
                 seen += count
+                self.fetched_bytes += count
                 if time.monotonic() - began > _WINDOW:
                     if seen < _LEAST_PER_WINDOW:
                         raise Broken(f"only {seen} bytes in {_WINDOW:g} s")
@@ -109,7 +160,7 @@ class Fetch:
             )
 
     def _wait(self, seconds: float) -> None:
-        if self._stopped.wait(seconds):
+        if self._stopped.wait(self._deadline.bound(seconds)):
             raise Cancelled("the fetch was stopped")
 
 

@@ -63,8 +63,8 @@ def redact(url: str) -> str:
 
 
 @contextmanager
-def get(url: str, *, offset: int, size: int) -> Iterator[Body]:
-    """Ask for bytes ``offset`` to ``size`` of an image of ``size`` bytes.
+def get(url: str, *, offset: int, size: int, end: int | None = None) -> Iterator[Body]:
+    """Ask for bytes ``offset`` to ``end`` (else ``size``) of an image of ``size`` bytes.
 
     A server without ranges answers with all of it (``Body.start`` is 0 then). Raises Broken for what may
     pass and UrlFailed for what will not, code image_truncated or image_size when the length is wrong.
@@ -73,7 +73,7 @@ def get(url: str, *, offset: int, size: int) -> Iterator[Body]:
         # A response whose connection ends with it has taken the socket over: both are closed.
         with (
             closing(_connection(url)) as connection,
-            closing(_request(connection, url, offset)) as response,
+            closing(_request(connection, url, offset, end)) as response,
         ):
             if response.status not in _REDIRECTS:
                 yield _judge(response, offset, size)
@@ -91,12 +91,14 @@ def _connection(url: str) -> http.client.HTTPConnection:
     return http.client.HTTPConnection(parts.hostname, parts.port, timeout=TIMEOUT)
 
 
-def _request(connection: http.client.HTTPConnection, url: str, offset: int) -> http.client.HTTPResponse:
+def _request(
+    connection: http.client.HTTPConnection, url: str, offset: int, end: int | None
+) -> http.client.HTTPResponse:
     parts = urlsplit(url)
     target = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
     headers = {"Accept-Encoding": "identity", "User-Agent": "teeth-agent", "Connection": "close"}
-    if offset:
-        headers["Range"] = f"bytes={offset}-"
+    if offset or end is not None:
+        headers["Range"] = f"bytes={offset}-{'' if end is None else end - 1}"
     try:
         connection.request("GET", target, headers=headers)
         return connection.getresponse()
