@@ -4,25 +4,26 @@ one-shot token, which is why the door belongs on a provisioning network or on lo
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Protocol
 
 from starlette.applications import Starlette
 from starlette.concurrency import run_in_threadpool
 from starlette.requests import Request
-from starlette.responses import FileResponse, PlainTextResponse, Response
+from starlette.responses import PlainTextResponse, Response
 from starlette.routing import Route
 from starlette.types import Receive, Scope, Send
 
+from teeth.boot.fileanswer import IMMUTABLE, FileAnswer, OnServed
 from teeth.boot.grants import Grant, normal_uuid
 from teeth.boot.ipxe import LOCAL_DISK, BootTarget, boot_script, normal_mac
+from teeth.boot.transfers import Busy, Transfers
 from teeth.errors import UsageError
 
 _log = logging.getLogger(__name__)
 BOOT_FILES = ("vmlinuz", "initramfs")
-# (name of the file, bytes sent): called when a transfer ends, whole or not.
-OnServed = Callable[[str, int], None]
+TRANSFERS = 64  # of images at a time: each has a fair part of a fast line, and its end in sight
 
 
 class Grants(Protocol):
@@ -31,29 +32,40 @@ class Grants(Protocol):
     def lookup(self, mac: str | None, uuid: str | None) -> Grant | None: ...
 
 
-class _CountedFile(FileResponse):
-    """A file (with Range, from Starlette) that says how many bytes of it left."""
+class Images(Protocol):
+    """What the door needs of the image store: where a file lies now, None if it is not there.
 
-    chunk_size = 1 << 20  # each chunk costs a hop to a thread and back
+    ``name`` is ``sha256-HEX``, or anything else that somebody asked for.
+    """
 
-    def __init__(self, path: Path, name: str, on_served: OnServed) -> None:
-        super().__init__(path, media_type="application/octet-stream")
-        self._name = name
-        self._on_served = on_served
+    def content(self, name: str) -> Path | None: ...
+
+    def manifest(self, name: str) -> Path | None: ...
+
+
+class _InItsPlace(Response):
+    """An image's file as long as there is a place for the transfer, else when to come again."""
+
+    def __init__(self, answer: FileAnswer, transfers: Transfers) -> None:
+        super().__init__()
+        self._answer = answer
+        self._transfers = transfers
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        sent = 0
-
-        async def counting(message: object) -> None:
-            nonlocal sent
-            assert isinstance(message, dict)
-            await send(message)
-            sent += len(message.get("body", b""))
-
+        if scope["method"] == "HEAD":
+            await self._answer(scope, receive, send)
+            return
         try:
-            await super().__call__(scope, receive, counting)
-        finally:
-            self._on_served(self._name, sent)
+            with self._transfers.place():
+                await self._answer(scope, receive, send)
+        except Busy as busy:
+            # The connection too is a place that somebody else can use.
+            headers = {
+                "retry-after": str(busy.retry_after),
+                "connection": "close",
+                "cache-control": "no-store",
+            }
+            await PlainTextResponse(f"{busy}\n", status_code=503, headers=headers)(scope, receive, send)
 
 
 def boot_app(
@@ -63,13 +75,17 @@ def boot_app(
     ramdisk: Path | None,
     images: Mapping[str, Path],
     on_served: OnServed,
+    store: Images | None = None,
+    transfers: Transfers | None = None,
 ) -> Starlette:
     """The door as an ASGI application.
 
     ``GET /boot/ipxe?mac=&uuid=``  the script of an open grant, else the one that leaves for the local disk
     ``GET /boot/files/NAME``       vmlinuz or initramfs of ``ramdisk``
-    ``GET /images/ID``             one of ``images``, with Range
+    ``GET /images/ID``             one of ``images``, or of ``store`` by its digest, with Range
+    ``GET /images/ID/manifest``    the signed digests of its chunks
     """
+    places = transfers or Transfers(TRANSFERS)
 
     async def script(request: Request) -> Response:
         given = request.query_params.get("mac")
@@ -88,25 +104,30 @@ def boot_app(
         name = request.path_params["name"]
         if ramdisk is None or name not in BOOT_FILES:
             return PlainTextResponse("no such boot file\n", status_code=404)
-        return _file(ramdisk / name, name)
+        return FileAnswer(ramdisk / name, name, on_served)
 
     async def image(request: Request) -> Response:
         identity = request.path_params["id"]
-        path = images.get(identity)
-        if path is None:
+        if (path := images.get(identity)) is not None:
+            return _InItsPlace(FileAnswer(path, identity, on_served), places)
+        stored = None if store is None else store.content(identity)
+        if stored is None:
             return PlainTextResponse("no such image\n", status_code=404)
-        return _file(path, identity)
+        return _InItsPlace(FileAnswer(stored, identity, on_served, etag=identity, cache=IMMUTABLE), places)
 
-    def _file(path: Path, name: str) -> Response:
-        if not path.is_file():
-            return PlainTextResponse("the file is not there any more\n", status_code=404)
-        return _CountedFile(path, name, on_served)
+    async def manifest(request: Request) -> Response:
+        identity = request.path_params["id"]
+        path = None if store is None else store.manifest(identity)
+        if path is None:
+            return PlainTextResponse("no such manifest\n", status_code=404)
+        return FileAnswer(path, f"{identity}/manifest", on_served, cache=IMMUTABLE)
 
     return Starlette(
         routes=[
             Route("/boot/ipxe", script, methods=["GET"]),
             Route("/boot/files/{name}", boot_file, methods=["GET"]),
             Route("/images/{id}", image, methods=["GET"]),
+            Route("/images/{id}/manifest", manifest, methods=["GET"]),
         ]
     )
 

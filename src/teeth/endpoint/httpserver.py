@@ -9,6 +9,7 @@ import errno
 import socket
 import ssl
 from collections.abc import AsyncIterator, Callable, Iterator
+from concurrent.futures import Executor, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -18,6 +19,7 @@ from uvicorn.protocols.http.h11_impl import H11Protocol, RequestResponseCycle
 
 from teeth.endpoint.accept import Acceptor, Arrival
 from teeth.endpoint.admission import Admission, AdmissionLimits, network_of
+from teeth.endpoint.zerocopy import ZeroCopy
 from teeth.errors import TeethError
 
 _BACKLOG = 1024  # what a fleet that starts together may have waiting until we accept
@@ -72,8 +74,9 @@ class _Door:
     Also its limits, for those who come in.
     """
 
-    def __init__(self, limits: DoorLimits) -> None:
+    def __init__(self, limits: DoorLimits, threads: Executor) -> None:
         self.limits = limits
+        self.threads = threads
         self.admission = Admission(limits.admission)
         self._idle: dict[_Quiet, Arrival] = {}
 
@@ -142,10 +145,18 @@ class _Quiet(H11Protocol):
         self._idle_until: asyncio.TimerHandle | None = None
         self._progress: Progress | None = None
         self.lost = asyncio.Event()
+        self._files: ZeroCopy | None = None
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
-        self._progress = Progress(transport, self._door.limits, self.loop.call_later)
+        limits = self._door.limits
+        self._progress = Progress(transport, limits, self.loop.call_later)
+        if transport.get_extra_info("ssl_object") is None:  # what is encrypted must be seen by us
+            self._files = ZeroCopy(
+                self.app, self, self.lost, threads=self._door.threads, least=limits.least_progress,
+                within=limits.progress_within,
+            )  # fmt: skip
+            self.app = self._files
         self._look()
 
     def data_received(self, data: bytes) -> None:
@@ -173,6 +184,8 @@ class _Quiet(H11Protocol):
             self._progress.flowing()
         super().connection_lost(exc)
         self.lost.set()
+        if self._files is not None:
+            self._files.stop()
 
     def _look(self) -> None:
         """Whether a request is being answered, or one is waited for, however many bytes of it came."""
@@ -233,7 +246,10 @@ async def serve(
 
     ``purpose`` names the door in the log.
     """
-    door = _Door(limits or DoorLimits())
+    limits = limits or DoorLimits()
+    # As many as there may be connections: a transfer never waits for another one's thread.
+    threads = ThreadPoolExecutor(limits.admission.connections, thread_name_prefix=f"{purpose}-file")
+    door = _Door(limits, threads)
     config = uvicorn.Config(
         app,
         loop="none",
@@ -264,4 +280,5 @@ async def serve(
         for task in list(acceptor.tasks):
             task.cancel()
         await asyncio.gather(*acceptor.tasks, return_exceptions=True)
+        threads.shutdown(wait=False, cancel_futures=True)
         sock.close()

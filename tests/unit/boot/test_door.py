@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import http.client
+import os
 from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,12 +16,16 @@ import pytest
 from teeth.boot.door import boot_app
 from teeth.boot.grants import Grant
 from teeth.boot.ipxe import LOCAL_DISK, BootTarget
+from teeth.boot.transfers import Transfers
 from teeth.endpoint.httpserver import listening_socket, serve
 from teeth.errors import TeethError
 
 MAC = "52:54:00:00:00:01"
 GRANT = Grant(token="T" * 32, mac=MAC, expires=0.0)
 IMAGE = bytes(range(256)) * 8192  # 2 MiB: more than one chunk
+STORED = "sha256-" + "1" * 64
+LARGE = "sha256-" + "2" * 64
+PLACES = 3
 
 
 class Grants:
@@ -42,10 +47,19 @@ class Answer:
 
 
 class Door:
-    def __init__(self, port: int, grants: Grants, served: asyncio.Queue[tuple[str, int]]) -> None:
-        self.port = port
-        self.grants = grants
-        self.served = served
+    def __init__(self, folder: Path) -> None:
+        self.port = 0
+        self.folder = folder
+        self.grants = Grants()
+        self.served = asyncio.Queue[tuple[str, int]]()
+        self.transfers = Transfers(PLACES)
+        self.stored = {STORED: folder / "disk.img"}
+
+    def content(self, name: str) -> Path | None:
+        return self.stored.get(name)
+
+    def manifest(self, name: str) -> Path | None:
+        return self.folder / "manifest.json" if name in self.stored else None
 
     async def get(self, path: str, method: str = "GET", **headers: str) -> Answer:
         return await asyncio.to_thread(self._get, path, method, headers)
@@ -63,21 +77,23 @@ async def door(tmp_path: Path) -> AsyncIterator[Door]:
     (tmp_path / "initramfs").write_bytes(b"initramfs" * 1000)
     (tmp_path / "manifest.json").write_text("{}")
     (tmp_path / "disk.img").write_bytes(IMAGE)
-    grants, served = Grants(), asyncio.Queue[tuple[str, int]]()
+    opened = Door(tmp_path)
     target = BootTarget(
         base_url="http://10.0.2.2:80", endpoints=("10.0.2.2:1",), ca_digest="sha256:" + "0" * 64
     )
     app = boot_app(
         target=target,
-        grants=grants,
+        grants=opened.grants,
         ramdisk=tmp_path,
         images={"image-1": tmp_path / "disk.img"},
-        on_served=lambda name, size: served.put_nowait((name, size)),
+        on_served=lambda name, size: opened.served.put_nowait((name, size)),
+        store=opened,
+        transfers=opened.transfers,
     )
     sock = listening_socket("127.0.0.1", 0, "boot")
-    port = sock.getsockname()[1]
+    opened.port = sock.getsockname()[1]
     async with serve(app, sock):
-        yield Door(port, grants, served)
+        yield opened
 
 
 async def test_an_open_grant_gets_the_ramdisk(door: Door) -> None:
@@ -170,3 +186,86 @@ def test_a_taken_port_is_one_clear_line() -> None:
 def test_an_address_that_is_not_ours_is_one_clear_line() -> None:
     with pytest.raises(TeethError, match=r"cannot listen on 192\.0\.2\.1"):
         listening_socket("192.0.2.1", 0, "boot")
+
+
+# --- images by their content
+
+
+async def test_an_image_by_its_digest_may_be_kept_for_ever(door: Door) -> None:
+    answer = await door.get(f"/images/{STORED}")
+    assert (answer.status, answer.body) == (200, IMAGE)
+    assert answer.headers["cache-control"] == "public, max-age=31536000, immutable"
+    assert answer.headers["etag"] == f'"{STORED}"'
+    manifest = await door.get(f"/images/{STORED}/manifest?v=1")
+    assert (manifest.status, manifest.body) == (200, b"{}")
+    assert manifest.headers["cache-control"] == answer.headers["cache-control"]
+    assert await asyncio.wait_for(door.served.get(), 10) == (STORED, len(IMAGE))
+    assert await asyncio.wait_for(door.served.get(), 10) == (f"{STORED}/manifest", 2)
+
+
+async def test_conditions_follow_the_digest(door: Door) -> None:
+    path, etag = f"/images/{STORED}", f'"{STORED}"'
+    known = await door.get(path, **{"If-None-Match": f'"other", W/{etag}'})
+    assert (known.status, known.body, known.headers["etag"]) == (304, b"", etag)
+    resumed = await door.get(path, **{"Range": "bytes=2097150-", "If-Range": etag})
+    assert (resumed.status, resumed.body) == (206, IMAGE[2097150:])
+    weak = await door.get(path, **{"Range": "bytes=2097150-", "If-Range": f"W/{etag}"})
+    assert (weak.status, len(weak.body)) == (200, len(IMAGE))
+    head = await door.get(path, method="HEAD")
+    assert (head.status, head.body, head.headers["content-length"]) == (200, b"", str(len(IMAGE)))
+
+
+@pytest.mark.parametrize("wanted", ["bytes=5-1", "bytes=0-1,5-9", "lines=1-2", "bytes=-", "bytes=x-"])
+async def test_a_range_that_is_none_gets_the_whole_image(door: Door, wanted: str) -> None:
+    answer = await door.get(f"/images/{STORED}", Range=wanted)
+    assert (answer.status, len(answer.body)) == (200, len(IMAGE))
+
+
+@pytest.mark.parametrize("wanted", ["bytes=2097152-", "bytes=-0", "bytes=99999999999999999-"])
+async def test_a_range_behind_the_end_says_how_long_the_image_is(door: Door, wanted: str) -> None:
+    answer = await door.get(f"/images/{STORED}", Range=wanted)
+    assert (answer.status, answer.headers["content-range"]) == (416, f"bytes */{len(IMAGE)}")
+
+
+async def test_requests_follow_a_file_on_one_connection(door: Door) -> None:
+    def talk() -> list[bytes]:
+        with contextlib.closing(http.client.HTTPConnection("127.0.0.1", door.port, timeout=10)) as one:
+            got = []
+            for path in (f"/images/{STORED}", "/images/none", "/boot/files/vmlinuz", f"/images/{STORED}"):
+                one.request("GET", path)
+                got.append(one.getresponse().read())
+            return got
+
+    assert await asyncio.to_thread(talk) == [IMAGE, b"no such image\n", b"kernel", IMAGE]
+
+
+async def test_an_image_beyond_the_places_is_to_be_asked_for_later(door: Door) -> None:
+    with contextlib.ExitStack() as stack:
+        for _ in range(PLACES):
+            stack.enter_context(door.transfers.place())
+        for path in (f"/images/{STORED}", "/images/image-1"):
+            answer = await door.get(path)
+            assert (answer.status, answer.headers["cache-control"]) == (503, "no-store")
+            assert 1 <= int(answer.headers["retry-after"]) <= 60
+            assert answer.headers["connection"] == "close"
+        # What does not move an image needs no place.
+        assert (await door.get(f"/images/{STORED}/manifest")).status == 200
+        assert (await door.get(f"/images/{STORED}", method="HEAD")).status == 200
+        assert (await door.get("/boot/files/vmlinuz")).status == 200
+    assert (await door.get(f"/images/{STORED}")).status == 200
+    assert door.transfers.running == 0
+
+
+async def test_who_leaves_in_the_middle_leaves_a_place(door: Door) -> None:
+    (door.folder / "large").write_bytes(b"")
+    os.truncate(door.folder / "large", 1 << 30)
+    door.stored[LARGE] = door.folder / "large"
+    reader, writer = await asyncio.open_connection("127.0.0.1", door.port)
+    writer.write(f"GET /images/{LARGE} HTTP/1.1\r\nHost: x\r\n\r\n".encode())
+    async with asyncio.timeout(10):
+        await reader.readexactly(1 << 20)
+        assert door.transfers.running == 1
+        writer.transport.abort()
+        name, sent = await door.served.get()
+    assert (name, 1 << 20 <= sent < 1 << 30) == (LARGE, True)
+    assert (await door.get(f"/images/{STORED}")).status == 200
