@@ -1,6 +1,6 @@
 # `make help` is the contract. Every target does the set-up it needs; a second run repeats nothing.
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-fast fuzz sim lies test-erase test-lab image guest lab bench bench-erase lint types fmt schemas clean
+.PHONY: help setup demo test test-fast fuzz sim lies test-erase test-deploy test-lab image guest lab bench bench-erase lint types fmt schemas clean
 TEETH := .venv/bin/teeth
 PYTEST := .venv/bin/python -m pytest
 # Two for each processor: many tests wait for a process, a timer or a disk.
@@ -9,6 +9,9 @@ WORKERS_FAST := $(shell echo $$((2 * $$(nproc))))
 WORKERS_BOOT = $(shell PYTHONPATH=tests .venv/bin/python -m boot.room)
 # Before such tests, so that no worker waits for another's build.
 IMAGES = $(TEETH) image build && $(TEETH) image build ramdisk-debug && $(TEETH) image guest
+# Both releases as whole disk and root archive, and the forms that users have.
+GUESTS = $(TEETH) image guest --release trixie && \
+	$(TEETH) image guest --release bookworm --form qcow2 --form gzip --form xz
 PARALLEL_BOOT = -n $(WORKERS_BOOT) --dist loadgroup
 
 help: ## Show this list
@@ -23,6 +26,7 @@ demo: setup ## Take a dirty virtual machine to a landed one and prove it: build/
 test: setup lint types ## Every test: unit, protocol, elements, image, boot
 	@$(PYTEST) -n $(WORKERS_FAST) --dist worksteal -m "not image and not boot"
 	@$(IMAGES)
+	@$(GUESTS)
 	@$(PYTEST) $(PARALLEL_BOOT) -m "image or boot"
 
 test-fast: setup lint types ## The tests that need no image, no boot and no minutes (under two)
@@ -35,6 +39,11 @@ test-lab: setup ## Described machines, networks and faults in real guests; real 
 test-erase: setup ## decom.disk_erase in real guests, every outcome, and what the host then finds
 	@$(IMAGES)
 	@$(PYTEST) $(PARALLEL_BOOT) tests/erase
+
+test-deploy: setup ## Debian 12 and 13 put on machines and started, hostile images, power cuts: half the cases; FULL=1 all
+	@$(IMAGES)
+	@$(GUESTS)
+	@$(PYTEST) $(PARALLEL_BOOT) tests/deploy
 
 fuzz: setup ## Fuzz the readers of untrusted input: SECONDS=60 TARGET=json
 	@.venv/bin/python tests/fuzz/run.py "$(SECONDS)" "$(TARGET)"

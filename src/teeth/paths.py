@@ -33,6 +33,11 @@ class Paths:
         return self.build / "guest"
 
     @property
+    def guests(self) -> Path:
+        """Further guest images, a folder each."""
+        return self.build / "guests"
+
+    @property
     def demo(self) -> Path:
         return self.build / "demo"
 

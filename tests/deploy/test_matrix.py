@@ -1,0 +1,126 @@
+"""Debian lands: every release, kind of image, firmware and way to leave, with its config drive applied."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from deploy.site import INJECTED, MIB, WRITTEN, Landed, Plan, Site, Words, site
+from teeth.boot.images import ImageFile, load_image
+from teeth.build.guest import build_guest, guest_folder
+from teeth.demo import proof
+from teeth.lab.accel import Accelerator
+from teeth.lab.disk import Bus, VirtualDisk
+from teeth.lab.firmware import Firmware
+from teeth.paths import Paths
+
+pytestmark = [pytest.mark.boot, pytest.mark.image, pytest.mark.machines(1024)]
+
+SERIAL = "TEETH-TARGET"
+DISK = 1280 * MIB
+RELEASES, KINDS, BOOTS = ("bookworm", "trixie"), ("disk",), ("kexec", "reboot")
+FULL = bool(os.environ.get("FULL"))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Case:
+    """One deployment. ``bus``: what the root disk hangs on."""
+
+    release: str
+    kind: str
+    firmware: Firmware
+    boot: str
+    bus: Bus
+
+    def __str__(self) -> str:
+        return f"{self.release}-{self.kind}-{self.firmware.value}-{self.boot}"
+
+
+def cases(*, full: bool) -> list[Case]:
+    """All of them, or the half in which every three values of different factors still meet: the cases whose
+    factors have an even number of second values (the fractional factorial design 2^(4-1), of resolution IV).
+    """
+    found = []
+    for values in itertools.product(
+        enumerate(RELEASES), enumerate(KINDS), enumerate(Firmware), enumerate(BOOTS)
+    ):
+        (a, release), (b, kind), (c, firmware), (d, boot) = values
+        if full or (a + b + c + d) % 2 == 0:
+            # What else varies is spread over the cases so that each value meets each of the main ones.
+            bus = Bus.NVME if (a + c) % 2 == 0 else Bus.VIRTIO_SCSI
+            found.append(Case(release=release, kind=kind, firmware=firmware, boot=boot, bus=bus))
+    return found
+
+
+def image_of(paths: Paths, case: Case) -> ImageFile:
+    build_guest(paths, release=case.release)
+    return load_image(guest_folder(paths, case.release))
+
+
+@pytest.mark.parametrize("case", cases(full=FULL), ids=str)
+async def test_it_lands(
+    case: Case, kept: Path, ramdisk: Path, accelerator: Accelerator, paths: Paths
+) -> None:
+    image = image_of(paths, case)
+    target = VirtualDisk(path=kept / "target.raw", size=DISK, bus=case.bus, serial=SERIAL, boot=True)
+    with target.path.open("wb") as stream:
+        stream.truncate(target.size)
+    plan = Plan(
+        folder=kept,
+        ramdisk=ramdisk,
+        accelerator=accelerator,
+        images=[image],
+        disks=(target,),
+        firmware=case.firmware,
+        # A machine that only ever leaves by kexec needs no network boot; one that starts again does.
+        network=case.boot == "reboot",
+    )
+    words = Words()
+    async with site(plan) as here:
+        prepared = await here.prepare(here.endpoint.image(image.id), SERIAL)
+        assert (prepared.state, prepared.code) == ("complete", ""), prepared.msg
+        assert prepared.result is not None
+        assert prepared.result["verified"] is True
+        landed = await here.run_image(image.id, case.boot, words.config_drive())
+        assert_it_left(case, here)
+        assert_it_is(case, landed, words, here)
+    assert_no_secret(kept, words)
+
+
+def assert_it_left(case: Case, here: Site) -> None:
+    """By kexec or by the firmware, as it was asked: what the host itself saw."""
+    resets = here.machine.qmp.resets()
+    if case.boot == "kexec":
+        proofs = proof.kexec_proofs(here.machine.console.lines, resets=resets)
+        assert all(proofs.values()), proofs
+    else:
+        assert resets >= 1  # the firmware may reset once more while it starts
+        assert here.firmware_ran_again()
+
+
+def assert_it_is(case: Case, landed: Landed, words: Words, here: Site) -> None:
+    """The system that was written, in a boot of its own, with everything that its config drive says."""
+    assert landed.release() == case.release
+    assert landed.host_name == words.host_name
+    assert landed.files[WRITTEN] == words.written
+    assert landed.files[INJECTED] == words.injected
+    assert landed.boot_id
+    assert landed.boot_id != here.node.boot_id
+    assert "root=" in landed.command_line
+    assert "teeth." not in landed.command_line
+    assert landed.facts()["firmware"] == case.firmware.value
+    print(f"{case}: {landed.user_space:.1f} s from run_image to user space")
+
+
+def assert_no_secret(folder: Path, words: Words) -> None:
+    """The wire's transcript and the endpoint's log know that a config drive went out, not what was in it."""
+    wire = [json.loads(line) for line in (folder / "wire.jsonl").read_text().splitlines()]
+    assert any("standbye.run_image" in json.dumps(line) for line in wire)
+    sent = "\n".join(json.dumps(line) for line in wire if "run_image" in json.dumps(line))
+    assert words.injected not in sent
+    assert words.written not in sent
