@@ -23,19 +23,36 @@ class Request(http.server.BaseHTTPRequestHandler):
         with self.server.guard:
             number = len(self.server.requests)
             self.server.requests.append((self.path, self.headers.get("Range")))
+            self.server.headers.append(dict(self.headers))
         answers = self.server.answers
         answers[min(number, len(answers) - 1)](self)
 
     @property
     def start(self) -> int:
-        found = re.fullmatch(r"bytes=(\d+)-", self.headers.get("Range") or "")
-        return int(found[1]) if found else 0
+        return self.span[0]
+
+    @property
+    def span(self) -> tuple[int, int]:
+        """First byte and end of what is asked for."""
+        found = re.fullmatch(r"bytes=(\d+)-(\d*)", self.headers.get("Range") or "")
+        size = len(self.server.content)
+        if not found:
+            return 0, size
+        return int(found[1]), int(found[2]) + 1 if found[2] else size
 
     def head(self, status: int, **headers: Any) -> None:
         self.send_response(status)
         for name, value in headers.items():
             self.send_header(name.replace("_", "-"), str(value))
         self.end_headers()
+
+    def do_CONNECT(self) -> None:
+        self.do_GET()
+
+    def send(self, body: bytes) -> None:
+        with self.server.guard:
+            self.server.sent += len(body)
+        self.wfile.write(body)
 
     def log_message(self, format: str, *args: Any) -> None:
         pass
@@ -49,6 +66,10 @@ class ImageServer(http.server.ThreadingHTTPServer):
         self.content = content
         self.answers = list(answers)
         self.requests: list[tuple[str, str | None]] = []
+        self.headers: list[dict[str, str]] = []
+        self.sent = 0
+        # Set when the test is over: what stalls on purpose ends then.
+        self.over = threading.Event()
         self.guard = threading.Lock()
 
     def url(self, path: str = "/image") -> str:
@@ -67,28 +88,75 @@ def serving(content: bytes, *answers: Answer) -> Iterator[ImageServer]:
     try:
         yield server
     finally:
+        server.over.set()
         server.shutdown()
         thread.join()
         server.server_close()
 
 
-def whole(*, cut_after: int | None = None, ranges: bool = True, total: int | None = None) -> Answer:
-    """The image; broken off after ``cut_after`` bytes; without ranges; with a wrong length."""
+def whole(
+    *,
+    cut_after: int | None = None,
+    ranges: bool = True,
+    total: int | None = None,
+    content: bytes | None = None,
+    etag: str | None = None,
+) -> Answer:
+    """The image, or another ``content``; broken off after ``cut_after`` bytes; without ranges; with a wrong
+    length; with an entity tag, which If-Range is held against."""
 
     def answer(request: Request) -> None:
-        content = request.server.content
-        start = request.start if ranges else 0
-        size = len(content) if total is None else total
+        body = request.server.content if content is None else content
+        size = len(body) if total is None else total
+        start, end = request.span if ranges else (0, size)
+        if etag is not None and request.headers.get("If-Range") not in (None, etag):
+            start, end = 0, size
         if start and start >= size:
             request.head(416, Content_Range=f"bytes */{size}", Content_Length=0)
             return
-        if start:
-            last = f"bytes {start}-{size - 1}/{size}"
-            request.head(206, Content_Range=last, Content_Length=size - start)
+        tags = {} if etag is None else {"ETag": etag}
+        if request.headers.get("Range") and ranges and (start, end) != (0, size):
+            said = f"bytes {start}-{min(end, size) - 1}/{size}"
+            request.head(206, Content_Range=said, Content_Length=min(end, size) - start, **tags)
         else:
-            request.head(200, Content_Length=size)
-        body = content[start:]
-        request.wfile.write(body if cut_after is None else body[:cut_after])
+            start, end = 0, size
+            request.head(200, Content_Length=size, **tags)
+        request.send(body[start:end][:cut_after])
+
+    return answer
+
+
+def stalling(after: int) -> Answer:
+    """The head and so many bytes, then nothing, until the test is over."""
+
+    def answer(request: Request) -> None:
+        whole(cut_after=after)(request)
+        request.server.over.wait()
+
+    return answer
+
+
+def silent(request: Request) -> None:
+    """Not even a head."""
+    request.server.over.wait()
+
+
+def ranged(said: str, length: int) -> Answer:
+    """A 206 with this Content-Range and so many bytes, whatever was asked for."""
+
+    def answer(request: Request) -> None:
+        request.head(206, Content_Range=said, Content_Length=length)
+        request.send(request.server.content[:length])
+
+    return answer
+
+
+def forwarding(target: ImageServer) -> Answer:
+    """An HTTP proxy that only knows the way to ``target``, and serves from it."""
+
+    def answer(request: Request) -> None:
+        assert request.path.startswith(f"{target.url('')}/")
+        whole(content=target.content)(request)
 
     return answer
 
@@ -106,6 +174,6 @@ def without_length(cut_after: int | None = None) -> Answer:
 
     def answer(request: Request) -> None:
         request.head(200, Connection="close")
-        request.wfile.write(request.server.content[:cut_after])
+        request.send(request.server.content[:cut_after])
 
     return answer

@@ -3,153 +3,156 @@
 from __future__ import annotations
 
 import hashlib
-import random
 import threading
-import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from typing import Literal
 
-from teeth_agent.errors import AgentError, Cancelled
-from teeth_agent.image.http import Broken, UrlFailed, get, redact
+from teeth_agent.errors import AgentError
+from teeth_agent.image.chunks import ChunkDigests, chunks_of
+from teeth_agent.image.hosts import READS, STREAMS, HostLimits
+from teeth_agent.image.origins import FOR_PEERS, FOR_SERVERS, Patience, origins_of
 from teeth_agent.image.params import ImageSpec
 from teeth_agent.image.source import Deadline, no_deadline
+from teeth_agent.image.tap import Brakes, Tally, Tap
 from teeth_image.manifest import ImageManifest
 
 # What one read takes from the socket: large enough that hashing outweighs the call.
 _BLOCK = 256 << 10
-# A URL is given up after so many failures in a row that brought nothing, or so many in all: a server that
-# drops every connection after some bytes is used as long as it moves, but not for ever.
-_FRUITLESS = 5
-_ATTEMPTS = 200
-_FIRST_DELAY = 0.5
-_LAST_DELAY = 30.0
-# Slower than this over a whole window counts as broken: a dripping server would hold the task for ever.
-_WINDOW = 60.0
-_LEAST_PER_WINDOW = 64 << 10
 
 
 class Fetch:
-    """One image's bytes, in order, exactly ``size`` of them, hashed as they pass.
+    """A Source over the network: peers first where chunks can be verified, then the image's URLs in order.
 
-    Iterating raises AgentError: fetch_failed, image_truncated or image_size when no URL gives the image,
-    digest_mismatch after the last byte. ``proven`` is True once the last byte came and the digest was right.
-    ``stop`` makes a running iteration end soon with Cancelled.
-    ``pause`` waits so many seconds or until stopped; tests replace it.
+    Iterating raises AgentError: fetch_failed, image_truncated, image_size, image_changed or digest_mismatch
+    when no place gives the image; fetch_deadline; digest_mismatch after the last byte, which is final.
+    Memory: one block of 256 KiB, with a manifest one chunk and for ``read`` another.
+    ``pause`` waits so many seconds; tests replace it.
     """
 
     def __init__(
         self,
         image: ImageSpec,
         *,
+        manifest: ImageManifest | None = None,
         deadline: Deadline | None = None,
         pause: Callable[[float], None] | None = None,
+        servers: Patience = FOR_SERVERS,
+        peers: Patience = FOR_PEERS,
+        streams: HostLimits = STREAMS,
+        reads: HostLimits = READS,
     ) -> None:
         self.kind: Literal["network", "cache"] = "network"
         self.size = image.size
-        self.manifest: ImageManifest | None = None
+        self.manifest = manifest
         self.random_access = True
         self.received = 0
-        self.restarts = 0
-        self.fetched_bytes = 0
-        self.peer_bytes = 0
         self.proven = False
-        self._deadline = deadline or no_deadline()
+        self.chunks = chunks_of(image, manifest)
         self._image = image
-        self._stopped = threading.Event()
-        self._pause = pause or self._wait
+        self._origins = origins_of(image, verified=self.chunks is not None, servers=servers, peers=peers)
+        self._brakes = Brakes(deadline or no_deadline(), pause)
+        self._tally = Tally()
+        self._limits = {"stream": streams, "read": reads}
         self._digest = hashlib.new(image.digest.partition(":")[0])
+        self._reading = threading.Lock()
+        self._held: tuple[int, bytes] | None = None
+
+    @property
+    def fetched_bytes(self) -> int:
+        return self._tally.fetched
+
+    @property
+    def peer_bytes(self) -> int:
+        return self._tally.from_peers
+
+    @property
+    def restarts(self) -> int:
+        return self._tally.restarts
 
     def stop(self) -> None:
-        self._stopped.set()
+        self._brakes.stop()
+
+    def resume(self, blocks: Iterable[memoryview | bytes]) -> None:
+        """What is there from an earlier time, from the image's start; iterating goes on behind it.
+
+        With chunks it ends between two of them. Checked like all the rest by the whole digest.
+        """
+        for block in blocks:
+            self._digest.update(block)
+            self.received += len(block)
 
     def __iter__(self) -> Iterator[memoryview]:
         """Blocks of the image; each is only valid until the next is asked for."""
-        failures: list[tuple[str, UrlFailed]] = []
-        for url in self._image.urls:
-            try:
-                yield from self._from_url(url)
-            except UrlFailed as error:
-                failures.append((url, error))
-                continue
-            self._check_digest()
-            self.proven = True
-            return
-        raise _all_failed(failures)
+        tap = self._tap(self.received, self.size)
+        try:
+            for block in self._plain(tap) if self.chunks is None else self._verified(tap, self.chunks):
+                self.received += len(block)
+                self._digest.update(block)
+                yield block
+        finally:
+            tap.close()
+        self._check_digest()
+        self.proven = True
 
     def read(self, offset: int, length: int) -> bytes:
-        """Those bytes by a request of their own. Raises as iterating does, and AgentError(no_ranges)."""
-        failures: list[tuple[str, UrlFailed]] = []
-        for url in self._image.urls:
-            for _ in range(_FRUITLESS):
-                self._deadline.check()
-                try:
-                    return self._read_once(url, offset, length)
-                except UrlFailed as error:
-                    failures.append((url, error))
-                    break
-                except Broken as error:
-                    self.restarts += 1
-                    broken = error
-                    self._pause(_delay(1, error.retry_after))
-            else:
-                failures.append((url, UrlFailed(str(broken))))
-        raise _all_failed(failures)
+        """Those bytes by requests of their own. Raises as iterating does, and AgentError(no_ranges)."""
+        if not 0 <= offset <= offset + length <= self.size:
+            raise AgentError(
+                f"bytes {offset} to {offset + length} are not in the image of {self.size}",
+                code="image_truncated",
+            )
+        with self._reading:
+            if self.chunks is None:
+                return self._range(offset, length)
+            wanted = self.chunks.covering(offset, length)
+            joined = b"".join(self._chunk(self.chunks, index) for index in wanted)
+            skip = offset - self.chunks.start(wanted.start)
+            return joined[skip : skip + length]
 
-    def _read_once(self, url: str, offset: int, length: int) -> bytes:
-        data, done = bytearray(length), 0
-        with get(url, offset=offset, size=self._image.size, end=offset + length) as body:
-            if body.start != offset:
-                raise UrlFailed("the server gives no ranges", code="no_ranges")
-            while done < length:
-                count = body.read_into(memoryview(data)[done:])
-                if count == 0:
-                    raise Broken("the connection was closed early")
-                done += count
-                self.fetched_bytes += count
+    def _plain(self, tap: Tap) -> Iterator[memoryview]:
+        buffer = memoryview(bytearray(min(_BLOCK, self.size)))
+        while tap.position < self.size:
+            yield buffer[: tap.read_into(buffer)]
+
+    def _verified(self, tap: Tap, chunks: ChunkDigests) -> Iterator[memoryview]:
+        buffer = memoryview(bytearray(min(chunks.chunk, self.size)))
+        for index in range(tap.position // chunks.chunk, len(chunks)):
+            block = buffer[: chunks.length(index)]
+            _fill_right(tap, chunks, index, block)
+            yield block
+
+    def _chunk(self, chunks: ChunkDigests, index: int) -> bytes:
+        if self._held is None or self._held[0] != index:
+            data = memoryview(bytearray(chunks.length(index)))
+            tap = self._tap(chunks.start(index), chunks.start(index) + len(data), read=True)
+            try:
+                _fill_right(tap, chunks, index, data)
+            finally:
+                tap.close()
+            self._held = index, bytes(data)
+        return self._held[1]
+
+    def _range(self, offset: int, length: int) -> bytes:
+        data = memoryview(bytearray(length))
+        tap = self._tap(offset, offset + length, read=True)
+        try:
+            _fill(tap, data)
+        finally:
+            tap.close()
         return bytes(data)
 
-    def _from_url(self, url: str) -> Iterator[memoryview]:
-        fruitless = 0
-        for _ in range(_ATTEMPTS):
-            self._deadline.check()
-            before = self.received
-            try:
-                yield from self._attempt(url)
-                return
-            except Broken as error:
-                self.restarts += 1
-                fruitless = fruitless + 1 if self.received == before else 0
-                if fruitless >= _FRUITLESS:
-                    raise UrlFailed(f"{error} ({fruitless} times)") from error
-                self._pause(_delay(fruitless, error.retry_after))
-        raise UrlFailed(f"{_ATTEMPTS} broken connections")
-
-    def _attempt(self, url: str) -> Iterator[memoryview]:
-        buffer = memoryview(bytearray(_BLOCK))
-        size = self._image.size
-        with get(url, offset=self.received, size=size) as body:
-            skip = self.received - body.start
-            began, seen = time.monotonic(), 0
-            while self.received < size:
-                if self._stopped.is_set():
-                    raise Cancelled("the fetch was stopped")
-                self._deadline.check()
-                wanted = skip or size - self.received
-                count = body.read_into(buffer[: min(_BLOCK, wanted)])
-                if count == 0:
-                    raise Broken("the connection was closed early")
-                seen += count
-                self.fetched_bytes += count
-                if time.monotonic() - began > _WINDOW:
-                    if seen < _LEAST_PER_WINDOW:
-                        raise Broken(f"only {seen} bytes in {_WINDOW:g} s")
-                    began, seen = time.monotonic(), 0
-                if skip:
-                    skip -= count
-                    continue
-                self.received += count
-                self._digest.update(buffer[:count])
-                yield buffer[:count]
+    def _tap(self, position: int, end: int, *, read: bool = False) -> Tap:
+        return Tap(
+            self._origins,
+            size=self.size,
+            position=position,
+            end=end,
+            verified=self.chunks is not None,
+            brakes=self._brakes,
+            tally=self._tally,
+            limits=self._limits["read" if read else "stream"],
+            ranges_only=read,
+        )
 
     def _check_digest(self) -> None:
         expected = self._image.digest.partition(":")[2]
@@ -159,21 +162,17 @@ class Fetch:
                 code="digest_mismatch",
             )
 
-    def _wait(self, seconds: float) -> None:
-        if self._stopped.wait(self._deadline.bound(seconds)):
-            raise Cancelled("the fetch was stopped")
+
+def _fill(tap: Tap, buffer: memoryview) -> None:
+    done = 0
+    while done < len(buffer):
+        done += tap.read_into(buffer[done:])
 
 
-def _delay(fruitless: int, retry_after: float | None) -> float:
-    """Full jitter: a fleet that lost its image server together must not come back together."""
-    if retry_after is not None:
-        return retry_after + random.uniform(0, _FIRST_DELAY)  # noqa: S311 - spread, not secrecy
-    return random.uniform(0, min(_LAST_DELAY, _FIRST_DELAY * 2.0**fruitless))  # noqa: S311
-
-
-def _all_failed(failures: Sequence[tuple[str, UrlFailed]]) -> AgentError:
-    said = "; ".join(f"{redact(url)}: {error}" for url, error in failures)
-    codes = {error.code for _, error in failures}
-    return AgentError(
-        f"the image could not be fetched: {said}", code=codes.pop() if len(codes) == 1 else "fetch_failed"
-    )
+def _fill_right(tap: Tap, chunks: ChunkDigests, index: int, buffer: memoryview) -> None:
+    """One chunk that is what its digest says, from as many origins as it takes."""
+    _fill(tap, buffer)
+    while not chunks.right(index, buffer):
+        tap.reject(chunks.start(index))
+        _fill(tap, buffer)
+    tap.accept()

@@ -57,6 +57,10 @@ class Source(Protocol):
 class SourceCache(Protocol):
     """What ``open_source`` asks of a cache."""
 
+    def manifest(self, image: ImageSpec) -> bytes | None:
+        """The image's manifest, as its digest says, if it is kept."""
+        ...
+
     def source(
         self, image: ImageSpec, manifest: ImageManifest | None, network: Source
     ) -> AbstractContextManager[Source | None]:
