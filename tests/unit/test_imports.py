@@ -79,7 +79,7 @@ PLANTED = {
         "src/teeth/paths.py", "import teeth_agent.config", "what is shared knows nothing of either end",
     ),
     "a tool knows its task": (
-        "agent/src/teeth_agent/tools/zstd.py", "import teeth_agent.tasks", "agent layers",
+        "agent/src/teeth_agent/tools/sgdisk.py", "import teeth_agent.tasks", "agent layers",
     ),
     "siblings meet in the agent": (
         "agent/src/teeth_agent/erase/plan.py", "import teeth_agent.image.fetch", "agent layers",
@@ -93,7 +93,7 @@ PLANTED = {
     "an import in a function": ("src/teeth/paths.py", "def f():\n    from teeth import cli", "host layers"),
     "a module in no layer": ("src/teeth/stray.py", "import os", "host layers"),
     "a second subprocess door in the agent": (
-        "agent/src/teeth_agent/tools/zstd.py", "import subprocess", "one door: subprocess in the agent",
+        "agent/src/teeth_agent/tools/sgdisk.py", "import subprocess", "one door: subprocess in the agent",
     ),
     "a second subprocess door on the host": (
         "src/teeth/cache.py", "import subprocess", "one door: subprocess on the host",

@@ -112,4 +112,4 @@ def test_a_window_beyond_the_bound_is_refused():
     packed = subprocess.run(argv, input=bytes(1 << 20), capture_output=True, check=True).stdout
     with pytest.raises(AgentError) as caught:
         unpacked("zstd", blocks(packed))
-    assert caught.value.code == "image_corrupt"
+    assert caught.value.code == "image_memory"

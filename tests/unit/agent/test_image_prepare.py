@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import subprocess
-from contextlib import contextmanager
 from dataclasses import replace
 
 import pytest
@@ -18,6 +17,7 @@ from teeth_agent.blockio import open_device
 from teeth_agent.errors import AgentError, Cancelled, DeviceError
 from teeth_agent.image import disktable
 from teeth_agent.image import prepare as prepare_module
+from teeth_agent.image.decompress import stream_pieces
 from teeth_agent.tasks.context import PreparedDisk, TaskContext
 from teeth_agent.tasks.prepare_image import run
 
@@ -128,32 +128,15 @@ def test_an_image_whose_end_was_not_seen_is_not_prepared(image, packed, context,
     """A decompressor that stops early, as one does that is killed, says nothing about the rest."""
     disk = disk_at(diskimages.blank(tmp_path / "sda", 40 * MIB))
 
-    @contextmanager
-    def half(compression, source):
-        yield Half(iter(source))
+    def half(compression, ahead, pool):
+        yield next(stream_pieces("none", ahead, pool))
 
-    monkeypatch.setattr(prepare_module, "decompressed", half)
+    monkeypatch.setattr(prepare_module, "stream_pieces", half)
     with serving(image) as server:
-        wanted = params(server, image, image[: 2 * MIB], size=len(image))
+        wanted = params(server, image, image[: 4 * MIB], size=len(image))
         assert refused(wanted, context, disk).code == "image_truncated"
     assert (tmp_path / "sda").read_bytes()[:MIB] == bytes(MIB)
     assert context.state.prepared("image-1") is None
-
-
-class Half:
-    """A stream of 2 MiB, whatever the source still has."""
-
-    def __init__(self, source):
-        self.source, self.left = source, 2 * MIB
-
-    def fill(self, buffer):
-        done = 0
-        while done < len(buffer) and self.left:
-            block = next(self.source)[: min(len(buffer) - done, self.left)]
-            buffer[done : done + len(block)] = block
-            done += len(block)
-            self.left -= len(block)
-        return done
 
 
 @pytest.mark.parametrize("sector", [512, 4096])

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import random
-import struct
 
 import pytest
 
 from fakes.disks import FailsHalfway, MemoryDisk
 from teeth_agent.errors import AgentError, DeviceError
-from teeth_agent.image import write
-from teeth_agent.image.write import CHUNK
+from teeth_agent.image.ahead import Ahead
+from teeth_agent.image.decompress import stream_pieces
+from teeth_agent.image.pieces import BufferPool
+from teeth_agent.image.write import DiskWriter, Expected
 
+CHUNK = 1 << 20
 RNG = random.Random(5)
 # Head, data, zeros, data, and a tail that is no whole block.
 IMAGE = (
@@ -22,19 +24,6 @@ IMAGE = (
     + bytes(2 * CHUNK)
     + RNG.randbytes(CHUNK // 2 + 512)
 )
-
-
-class Bytes:
-    """A decompress.Stream over bytes."""
-
-    def __init__(self, content):
-        self.rest = memoryview(content)
-
-    def fill(self, buffer):
-        count = min(len(buffer), len(self.rest))
-        buffer[:count] = self.rest[:count]
-        self.rest = self.rest[count:]
-        return count
 
 
 class Watched(MemoryDisk):
@@ -61,10 +50,13 @@ class Watched(MemoryDisk):
         super().zero_range(offset, length)
 
 
-def put(disk, image=IMAGE, *, reads_zero=False, tick=lambda written, done: None):
-    written = write.write_body(disk, Bytes(image), reads_zero=reads_zero, tick=tick)
-    write.verify(disk, written, tick=tick)
-    write.write_ends(disk, written)
+def put(disk, image=IMAGE, *, reads_zero=False, seeks=False, tick=lambda written: None, pieces=None, **known):
+    writer = DiskWriter(disk, reads_zero=reads_zero, seeks=seeks, expected=Expected(**known), tick=tick)
+    pool = BufferPool()
+    with Ahead([image]) as ahead:
+        given = stream_pieces("none", ahead, pool) if pieces is None else pieces(pool)
+        written = writer.write(given, pool, ahead.interrupt)
+    writer.finish()
     return written
 
 
@@ -105,7 +97,7 @@ def test_both_ends_are_zero_until_the_body_is_verified():
     disk = Watched(8 * CHUNK)
     seen = []
 
-    def tick(written, done):
+    def tick(written):
         seen.append((bytes(disk.content[:512]), bytes(disk.content[-512:])))
 
     put(disk, tick=tick)
@@ -116,7 +108,7 @@ def test_an_image_as_large_as_the_disk_keeps_its_end_back_too():
     image = RNG.randbytes(3 * CHUNK) + b"backup table".ljust(512, b"!")
     disk = Watched(len(image))
     ends = []
-    put(disk, image, tick=lambda written, done: ends.append(bytes(disk.content[-512:])))
+    put(disk, image, tick=lambda written: ends.append(bytes(disk.content[-512:])))
     assert set(ends) == {bytes(512)}
     assert disk.content == image
     assert disk.writes[-1] == 0
@@ -175,12 +167,19 @@ def test_an_image_that_turns_out_too_large_stops_at_the_end_of_the_disk():
     assert disk.content[:512] == bytes(512)
 
 
-@pytest.mark.parametrize(("made_for", "block"), [(512, 4096), (4096, 512)])
-def test_a_partition_table_for_other_blocks_is_refused_before_it_is_written(made_for, block):
-    image = bytearray(2 * CHUNK)
-    struct.pack_into("8s", image, made_for, b"EFI PART")
-    disk = Watched(4 * CHUNK, logical_block=block)
+def test_what_the_head_is_refused_for_is_found_before_it_is_written():
+    def check(head):
+        assert bytes(head[:512]) == IMAGE[:512]
+        raise AgentError("no", code="sector_size")
+
+    disk = Watched(8 * CHUNK)
     with pytest.raises(AgentError) as caught:
-        put(disk, bytes(image))
+        put(disk, check_head=check)
     assert caught.value.code == "sector_size"
-    assert disk.writes == []
+    assert disk.content[:CHUNK] == bytes(CHUNK)
+
+
+def test_a_head_shorter_than_a_mib_is_looked_at_too():
+    seen = []
+    put(Watched(4 * CHUNK), b"head".ljust(1024, b"!"), check_head=lambda head: seen.append(bytes(head[:4])))
+    assert seen == [b"head"]

@@ -1,41 +1,47 @@
 """One image onto one disk: fetch, decompress, write, read back, complete.
 
-Memory: 128 MiB of decompressor window at the most (8 MiB for usual images), 2 MiB of pipes, 8 MiB of buffers
-and held chunks, and 16 bytes per MiB of image for its digests.
+Memory, whatever the image's size: 24 MiB of buffers that are lent to what reads the image, 16 MiB for the
+threads that unpack, 8 MiB for those that read back, 4 MiB read ahead, 2 MiB held back: 54 MiB. A zstd or xz
+stream that is not cut into frames needs none of the 16 MiB, but its window: 8 MiB for usual images, at most
+64 MiB.
 """
 
 from __future__ import annotations
 
-import hashlib
-import time
+from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Literal
 
 from teeth_agent.blockio import Device
 from teeth_agent.errors import AgentError
-from teeth_agent.image import write
-from teeth_agent.image.decompress import decompressed
-from teeth_agent.image.fetch import Fetch
+from teeth_agent.image.ahead import Ahead
+from teeth_agent.image.decompress import judged_by_source, stream_pieces
 from teeth_agent.image.params import ImageSpec
+from teeth_agent.image.pieces import BufferPool
+from teeth_agent.image.progress import Progress
+from teeth_agent.image.rawproof import RawChunks, check_by_rereading
+from teeth_agent.image.source import Source
+from teeth_agent.image.write import DiskWriter, Expected, Written
 from teeth_agent.reporter import Reporter
 from teeth_agent.tools import sgdisk, udevadm
 
-# Where each step ends, in percent of the task. Reading back was measured at two to three times the speed of
-# fetching and writing.
-_FETCHED = 70.0
-_VERIFIED = 99.0
-# Before this much time has passed a rate says nothing.
-_RATE_AFTER = 2.0
+_BY_MANIFEST = "read back past the page cache, sha256 of each chunk by the manifest"
+_BY_CRC = "read back past the page cache, crc32 of every piece of at most 4 MiB"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Prepared:
-    """What was put on the disk, sizes in bytes."""
+    """What was put on the disk and where it came from, sizes in bytes."""
 
     raw_bytes: int
     written_bytes: int
     skipped_bytes: int
     zero_bytes: int
     restarts: int
+    source: Literal["network", "cache"]
+    fetched_bytes: int
+    peer_bytes: int
+    verify_method: str
 
 
 def check_fits(image: ImageSpec, device: Device) -> None:
@@ -48,36 +54,39 @@ def check_fits(image: ImageSpec, device: Device) -> None:
 
 
 def write_image(
-    image: ImageSpec, device: Device, *, reads_zero: bool, reporter: Reporter, fetch: Fetch | None = None
+    image: ImageSpec,
+    device: Device,
+    source: Source,
+    *,
+    reads_zero: bool,
+    seeks: bool,
+    reporter: Reporter,
+    check_head: Callable[[memoryview], None] = lambda _head: None,
 ) -> Prepared:
     """Write and verify. Until this returns the disk has neither boot sector nor partition table.
 
-    Raises AgentError with the codes of fetch, decompress and write, DeviceError, and Cancelled.
+    ``device`` may be a Window of one; ``seeks``: it is a spinning one. ``check_head`` may refuse the first
+    MiB. Raises AgentError with the codes of fetch, decompress and write, DeviceError, and Cancelled.
     """
     check_fits(image, device)
-    fetch = fetch or Fetch(image)
-    raw = hashlib.new(image.raw_digest.partition(":")[0]) if image.raw_digest else None
-    progress = _Progress(image, reporter)
-    with decompressed(image.compression, fetch) as stream:
+    expected = _expected(image, source, check_head)
+    progress = Progress(image, source, reporter)
+    writer = DiskWriter(device, reads_zero=reads_zero, seeks=seeks, expected=expected, tick=progress.tick)
+    pool = BufferPool()
+    with Ahead(source, source.stop) as ahead:
         try:
-            written = write.write_body(
-                device, stream, reads_zero=reads_zero, tick=progress.fetching(fetch), raw=raw
-            )
-        except BaseException:
-            fetch.stop()
+            written = writer.write(stream_pieces(image.compression, ahead, pool), pool, ahead.interrupt)
+        except AgentError as error:
+            judged_by_source(error, ahead)
             raise
-    if not fetch.proven:  # whatever a decompressor took for the end, it was not the image's
+    if not source.proven:  # whatever a decompressor took for the end, it was not the image's
         raise AgentError("the image was not read to its end: its digest is not known", code="image_truncated")
-    _check_raw(image, written, raw)
-    write.verify(device, written, tick=progress.verifying())
-    write.write_ends(device, written)
-    return Prepared(
-        raw_bytes=written.raw_bytes,
-        written_bytes=written.written_bytes,
-        skipped_bytes=written.skipped_bytes,
-        zero_bytes=written.zero_bytes,
-        restarts=fetch.restarts,
-    )
+    by_manifest = written.by_manifest == written.raw_bytes
+    if image.raw_digest is not None and expected.raw_digest is None and not by_manifest:
+        check_by_rereading(device, writer.ends, written.raw_bytes, image.raw_digest, progress.reread)
+    writer.finish()
+    progress.done(written)
+    return _prepared(written, source, _BY_MANIFEST if by_manifest else _BY_CRC)
 
 
 def settle_partitions(device: Device, *, has_table: bool) -> None:
@@ -89,76 +98,30 @@ def settle_partitions(device: Device, *, has_table: bool) -> None:
     udevadm.settle()
 
 
-def _check_raw(image: ImageSpec, written: write.Written, raw: hashlib._Hash | None) -> None:
-    if image.raw_size is not None and written.raw_bytes != image.raw_size:
-        code = "image_truncated" if written.raw_bytes < image.raw_size else "image_size"
-        raise AgentError(
-            f"the image decompresses to {written.raw_bytes} bytes, expected {image.raw_size}", code=code
+def _expected(image: ImageSpec, source: Source, check_head: Callable[[memoryview], None]) -> Expected:
+    chunks = None
+    manifest = source.manifest
+    if manifest is not None and manifest.raw_chunks and manifest.raw_chunk_size and manifest.raw_size:
+        chunks = RawChunks(
+            size=manifest.raw_chunk_size, raw_size=manifest.raw_size, digests=manifest.raw_chunks
         )
-    if raw is not None and image.raw_digest is not None:
-        expected = image.raw_digest.partition(":")[2]
-        if raw.hexdigest() != expected:
-            raise AgentError(
-                f"the decompressed image has digest {raw.hexdigest()}, expected {expected}",
-                code="digest_mismatch",
-            )
+    return Expected(
+        raw_size=image.known_raw_size if chunks is None else chunks.raw_size,
+        raw_digest=image.raw_digest if chunks is None else None,
+        raw_chunks=chunks,
+        check_head=check_head,
+    )
 
 
-class _Progress:
-    """Turns chunks into percent, rate and the seconds left."""
-
-    def __init__(self, image: ImageSpec, reporter: Reporter) -> None:
-        self._image = image
-        self._reporter = reporter
-
-    def fetching(self, fetch: Fetch) -> write.Tick:
-        began = time.monotonic()
-
-        def tick(written: write.Written, done: int) -> None:
-            total = self._image.known_raw_size
-            # Without a raw size, what was fetched is the only honest measure of how far it is.
-            share = done / total if total else fetch.received / self._image.size
-            spent = time.monotonic() - began
-            # The rest of this step, and reading back in proportion to what the whole step will have taken.
-            whole = spent / share if share > 0 else 0.0
-            left = whole * (1 - share) + whole * (100 - _FETCHED) / _FETCHED
-            self._report(
-                "fetch_write", _FETCHED * share, left, spent, written, done, total or written.raw_bytes
-            )
-
-        return tick
-
-    def verifying(self) -> write.Tick:
-        began = time.monotonic()
-
-        def tick(written: write.Written, done: int) -> None:
-            share = done / written.raw_bytes if written.raw_bytes else 1.0
-            spent = time.monotonic() - began
-            left = spent / share * (1 - share) if share else 0.0
-            percent = _FETCHED + (_VERIFIED - _FETCHED) * share
-            self._report("verify", percent, left, spent, written, done, written.raw_bytes)
-
-        return tick
-
-    def _report(
-        self,
-        step: str,
-        percent: float,
-        left: float,
-        spent: float,
-        written: write.Written,
-        done: int,
-        total: int,
-    ) -> None:
-        self._reporter.check_cancelled()
-        known = spent >= _RATE_AFTER
-        self._reporter.progress(
-            min(percent, _VERIFIED),
-            eta=round(left, 1) if known else None,
-            step=step,
-            bytes_done=done,
-            bytes_total=total,
-            bytes_per_second=int(done / spent) if known else None,
-            written_bytes=written.written_bytes,
-            skipped_bytes=written.skipped_bytes,
-        )
+def _prepared(written: Written, source: Source, method: str) -> Prepared:
+    return Prepared(
+        raw_bytes=written.raw_bytes,
+        written_bytes=written.written_bytes,
+        skipped_bytes=written.skipped_bytes,
+        zero_bytes=written.zero_bytes,
+        restarts=source.restarts,
+        source=source.kind,
+        fetched_bytes=source.fetched_bytes,
+        peer_bytes=source.peer_bytes,
+        verify_method=method,
+    )

@@ -8,9 +8,10 @@ from typing import Any
 
 from teeth_agent.blockio import BlockDevice, aligned_buffer, open_device
 from teeth_agent.errors import AgentError, DeviceError
-from teeth_agent.image import prepare, rootdisk
-from teeth_agent.image.params import ImageSpec, read_prepare
-from teeth_agent.image.write import VERIFY_METHOD
+from teeth_agent.image import memory, prepare, rootdisk
+from teeth_agent.image.params import ImageSpec, PrepareParams, read_prepare
+from teeth_agent.image.source import Deadline
+from teeth_agent.image.sourcing import open_source
 from teeth_agent.inventory.block import Disk, list_disks
 from teeth_agent.reporter import Reporter
 from teeth_agent.tasks.context import PreparedDisk, TaskContext
@@ -40,8 +41,9 @@ def run(
         serial=chosen.serial,
         wwn=chosen.wwn,
     )
+    memory.reset_peak()
     with open_device(chosen.path, write=True) as device:
-        done = _write(wanted.image, device, chosen.identity, context, reporter)
+        done = _write(wanted, device, chosen, context, reporter)
     context.state.set_prepared(
         PreparedDisk(image_id=wanted.image.id, identity=chosen.identity, digest=wanted.image.digest)
     )
@@ -54,9 +56,13 @@ def run(
         "skipped_bytes": done.skipped_bytes,
         "zero_bytes": done.zero_bytes,
         "fetch_restarts": done.restarts,
+        "source": done.source,
+        "fetched_bytes": done.fetched_bytes,
+        "peer_bytes": done.peer_bytes,
         "verified": True,
-        "verify_method": VERIFY_METHOD,
+        "verify_method": done.verify_method,
         "seconds": round(time.monotonic() - began, 2),
+        "peak_memory_bytes": memory.peak(),
     }
 
 
@@ -90,14 +96,40 @@ def candidates(disks: Sequence[Disk]) -> list[rootdisk.Candidate]:
 
 
 def _write(
-    image: ImageSpec, device: BlockDevice, identity: str, context: TaskContext, reporter: Reporter
+    wanted: PrepareParams,
+    device: BlockDevice,
+    chosen: rootdisk.Candidate,
+    context: TaskContext,
+    reporter: Reporter,
 ) -> prepare.Prepared:
-    prepare.check_fits(image, device)
-    reads_zero = context.state.is_zero(identity)
-    # From the first byte on it is neither zero nor prepared, however this ends.
-    context.state.clear_zero(identity)
-    done = prepare.write_image(image, device, reads_zero=reads_zero, reporter=reporter)
+    prepare.check_fits(wanted.image, device)
+    reads_zero = context.state.is_zero(chosen.identity)
+    with open_source(wanted.image, None, deadline=Deadline(wanted.deadline)) as source:
+        # From the first byte on it is neither zero nor prepared, however this ends.
+        context.state.clear_zero(chosen.identity)
+        done = prepare.write_image(
+            wanted.image,
+            device,
+            source,
+            reads_zero=reads_zero,
+            seeks=chosen.rotational is True,
+            reporter=reporter,
+            check_head=_check_block_size(device),
+        )
     head = aligned_buffer(16 * device.logical_block)
     device.read_into(0, head)
     prepare.settle_partitions(device, has_table=gpt.block_size_of(head) is not None)
     return done
+
+
+def _check_block_size(device: BlockDevice) -> Callable[[memoryview], None]:
+    def check(head: memoryview) -> None:
+        made_for = gpt.block_size_of(head)
+        if made_for is not None and made_for != device.logical_block:
+            raise AgentError(
+                f"the image's partition table is for blocks of {made_for} bytes, "
+                f"{device.path} has blocks of {device.logical_block}",
+                code="sector_size",
+            )
+
+    return check
