@@ -199,9 +199,10 @@ def literals(node: ast.expr) -> Iterator[str]:
 
 def agent_codes() -> set[str]:
     found: set[str] = set()
-    for path in (ROOT / "agent/src/teeth_agent").rglob("*.py"):
-        tree = ast.parse(path.read_text(encoding="utf-8"))
-        found |= set(codes_in(tree, first={"problem", "_problem", "ProblemError", "_error"}))
+    for package in ("teeth_agent", "teeth_image"):
+        for path in (ROOT / "agent/src" / package).rglob("*.py"):
+            tree = ast.parse(path.read_text(encoding="utf-8"))
+            found |= set(codes_in(tree, first={"problem", "_problem", "ProblemError", "_error"}))
     return found
 
 

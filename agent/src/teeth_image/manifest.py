@@ -19,7 +19,7 @@ from teeth_protocol import strictjson
 from teeth_protocol.fields import FieldError
 from teeth_protocol.shape import NOT_NULL, Items, Range, Text, kind_of, read
 
-# Two lists of 2^18 digests and one of lengths are 38 MB of JSON, and at most 130 MB of memory while they are
+# Two lists of 2^18 digests and one of lengths are 38 MB of JSON, and at most 200 MB of memory while they are
 # read: an image of 1 TiB in chunks of 4 MiB. One of 20 GiB has less than 1 MB.
 MAX_BYTES = 64 << 20
 MAX_CHUNKS = 1 << 18

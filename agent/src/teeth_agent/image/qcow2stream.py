@@ -1,0 +1,162 @@
+"""A qcow2 file in two passes: its tables by single reads, then all of it once, in order.
+
+The second pass is what counts: every byte of it goes into the digest, pieces go to the disk as they come, and
+the tables that come by are compared with those of the first pass, which a server could have made up for us.
+Memory: what ``qcow2layout`` says, and the buffers of the pool.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import zlib
+from collections.abc import Iterator
+
+from teeth_agent.errors import AgentError, image_errors
+from teeth_agent.image.pieces import ALIGN, BufferPool, Packed, Piece, Pieces
+from teeth_agent.image.source import Source
+from teeth_image import qcow2layout
+from teeth_image.qcow2 import unsupported
+from teeth_image.qcow2layout import Data, Layout, PackedData, TableData
+
+# QEMU deflates with a window of 4 KiB; more is accepted, as QEMU itself does not check it.
+_DEFLATE = -zlib.MAX_WBITS
+_PARTS = 32
+
+
+class Qcow2:
+    """An image whose tables were read; making one is the first pass. ``size`` of the disk, in bytes.
+
+    Raises AgentError: the codes of ``teeth_image.qcow2``, qcow2_needs_ranges, and those of the source.
+    """
+
+    def __init__(self, source: Source) -> None:
+        self._source = source
+        if not source.random_access:
+            raise AgentError(
+                "a qcow2 file is read from two places at once: its server has to give ranges, or it has to "
+                "be cached first",
+                code="qcow2_needs_ranges",
+            )
+        with image_errors():
+            self._layout = _plan(source)
+        self.size = self._layout.size
+
+    def pieces(self, pool: BufferPool) -> Pieces:
+        """The disk, zeros first, then the file's data in its order; once, to the end, or not at all.
+
+        Raises AgentError: image_corrupt for compressed data that are none, digest_mismatch if the tables are
+        others than in the first pass, and the codes of the source.
+        """
+        for offset, length in self._layout.zeros():
+            yield Piece(offset=offset, length=length, data=None)
+        forward = _Forward(self._source)
+        found = {mark: hashlib.sha256() for mark in self._layout.digests}
+        for step in self._layout.steps():
+            forward.skip_to(step.host)
+            if isinstance(step, TableData):
+                for view in forward.take(step.length):
+                    found[step.mark].update(view)
+            elif isinstance(step, PackedData):
+                yield _packed(step, forward, pool, self._layout.header.cluster)
+            else:
+                yield _data(step, forward, pool, self._layout.header.cluster)
+        forward.drain()
+        if any(found[mark].digest() != digest for mark, digest in self._layout.digests.items()):
+            raise AgentError(
+                "the qcow2 file's tables, read first, are others than those in the whole file",
+                code="digest_mismatch",
+            )
+
+
+def _plan(source: Source) -> Layout:
+    plan = qcow2layout.plan(source.size)
+    try:
+        offset, length = next(plan)
+        while True:
+            offset, length = plan.send(source.read(offset, length))
+    except StopIteration as end:
+        layout: Layout = end.value
+    if layout.header.cluster < ALIGN:
+        raise unsupported(
+            f"has clusters of {layout.header.cluster} bytes, smaller than blocks of disks may be,"
+        )
+    return layout
+
+
+def _data(step: Data, forward: _Forward, pool: BufferPool, cluster: int) -> Piece:
+    buffer = pool.take()[: step.length]
+    if step.parts is None:
+        forward.read_into(buffer)
+        return Piece(offset=step.guest, length=step.length, data=buffer)
+    buffer[:] = bytes(step.length)
+    size = cluster // _PARTS
+    for start in range(0, step.length, size):
+        if step.parts >> start // size & 1:
+            forward.skip_to(step.host + start)
+            forward.read_into(buffer[start : start + size])
+    return Piece(offset=step.guest, length=step.length, data=buffer)
+
+
+def _packed(step: PackedData, forward: _Forward, pool: BufferPool, cluster: int) -> Packed:
+    buffer = pool.take()
+    forward.read_into(buffer[: step.ends[-1]])
+
+    def unpack(out: memoryview) -> None:
+        start = 0
+        for index, end in enumerate(step.ends):
+            _inflate(buffer[start:end], out[index * cluster : (index + 1) * cluster], cluster)
+            start = end
+
+    return Packed(offset=step.guest, length=step.length, unpack=unpack, packed=buffer)
+
+
+def _inflate(packed: memoryview, out: memoryview, cluster: int) -> None:
+    """One cluster; ``out`` is shorter at the end of the disk. Behind the data there may be anything."""
+    try:
+        data = zlib.decompressobj(_DEFLATE).decompress(packed, cluster)
+    except zlib.error as error:
+        raise AgentError(f"a compressed cluster of the qcow2 file: {error}", code="image_corrupt") from error
+    if len(data) != cluster:
+        raise AgentError("a compressed cluster of the qcow2 file is too short", code="image_corrupt")
+    out[:] = memoryview(data)[: len(out)]
+
+
+class _Forward:
+    """Goes through the blocks of a source once."""
+
+    def __init__(self, source: Source) -> None:
+        self._blocks = iter(source)
+        self._block = memoryview(b"")
+        self._at = 0
+
+    def skip_to(self, offset: int) -> None:
+        assert offset >= self._at
+        for _ in self.take(offset - self._at):
+            pass
+
+    def take(self, length: int) -> Iterator[memoryview]:
+        """The next ``length`` bytes, in parts that are valid until the next is asked for."""
+        while length:
+            if not self._block:
+                self._block = self._next()
+            part, self._block = self._block[:length], self._block[length:]
+            length -= len(part)
+            self._at += len(part)
+            yield part
+
+    def read_into(self, buffer: memoryview) -> None:
+        done = 0
+        for part in self.take(len(buffer)):
+            buffer[done : done + len(part)] = part
+            done += len(part)
+
+    def drain(self) -> None:
+        """To the end of the source, which then has checked the digest."""
+        for block in self._blocks:
+            self._at += len(block)
+
+    def _next(self) -> memoryview:
+        block = next(self._blocks, None)
+        if block is None:
+            raise AgentError("the qcow2 file ends before its last cluster", code="image_truncated")
+        return block
