@@ -70,7 +70,7 @@ def choose_bls(entries: Iterable[BootEntry], env: Mapping[str, str]) -> BootEntr
     """GRUB's saved entry, else the newest by its name; rescue entries only when there is nothing else."""
     found = list(entries)
     saved = next((one for one in found if one.id == env.get("saved_entry")), None)
-    return saved or max(found, key=lambda one: ("-rescue" not in one.id, _version(one.id)), default=None)
+    return saved or max(found, key=lambda one: ("-rescue" not in one.id, version_key(one.id)), default=None)
 
 
 def variables_of(text: str, env: Mapping[str, str]) -> dict[str, str]:
@@ -218,7 +218,7 @@ def _lines(text: str) -> list[str]:
     return [line for line in lines if line and not line.startswith("#")]
 
 
-def _version(name: str) -> tuple[tuple[int, int, str], ...]:
+def version_key(name: str) -> tuple[tuple[int, int, str], ...]:
     """Numbers in a name compare as numbers; a letter run sorts before a number, as rpm has it."""
     parts = re.findall(r"\d+|[a-zA-Z]+", name)
     return tuple((1, int(part), "") if part.isdigit() else (0, 0, part) for part in parts)

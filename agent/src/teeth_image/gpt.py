@@ -14,6 +14,7 @@ BIOS_BOOT = uuid.UUID("21686148-6449-6e6f-744e-656564454649")
 EFI_SYSTEM = uuid.UUID("c12a7328-f81f-11d2-ba4b-00a0c93ec93b")
 # Both blocks and the entries of every real table: 2 + 32 blocks of 512, or 2 + 4 of 4096, with room.
 HEAD = 128 << 10
+_NO_GUID = uuid.UUID(int=0)
 _MAX_ENTRIES = 256
 _MIB = 1 << 20
 _HEADER = struct.Struct("<8sIIIIQQQQ16sQIII")
@@ -21,13 +22,14 @@ _HEADER = struct.Struct("<8sIIIIQQQQ16sQIII")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Partition:
-    """One entry; addresses in logical blocks, ``last`` included."""
+    """One entry; addresses in logical blocks, ``last`` included. ``unique``: its own GUID."""
 
     number: int
     kind: uuid.UUID
     first: int
     last: int
     name: str
+    unique: uuid.UUID = _NO_GUID
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -129,7 +131,8 @@ def _entry(number: int, raw: bytes) -> Partition | None:
     if last < first:
         raise _damaged(f"partition {number} ends before it begins")
     name = raw[56:128].decode("utf-16-le", errors="replace").partition("\0")[0]
-    return Partition(number=number, kind=kind, first=first, last=last, name=name)
+    unique = uuid.UUID(bytes_le=raw[16:32])
+    return Partition(number=number, kind=kind, first=first, last=last, name=name, unique=unique)
 
 
 def _damaged(what: str) -> ImageError:

@@ -6,26 +6,14 @@ does for a GPT disk is little, so it is done here on the image file: see ``bios_
 
 from __future__ import annotations
 
-import math
-import struct
 import uuid
 from dataclasses import dataclass
 from pathlib import Path
 
 from teeth.errors import TeethError
 from teeth.proc import run
-
-_SECTOR = 512
-# grub, include/grub/i386/pc/boot.h
-_KERNEL_SECTOR = 0x5C  # where boot.img keeps the sector of the core, 8 bytes
-_DRIVE_CHECK = 0x66  # a 2-byte jump which trusts the firmware's drive number only for floppies
-_NOPS = b"\x90\x90"
-_BPB = slice(0x03, 0x5A)  # a file system's parameters would lie here: kept from the disk
-_PARTITION_TABLE = slice(0x1B8, 0x1FE)  # disk signature and protective MBR: kept from the disk
-# The core's first sector ends with a block list entry: sector (8), length in sectors (2), segment (2).
-_BLOCK_LIST = struct.Struct("<QHH")
-_BLOCK_LIST_AT = _SECTOR - _BLOCK_LIST.size
-_CORE_SEGMENT = 0x820
+from teeth_image import grub
+from teeth_image.errors import ImageError
 
 _COMMON = (
     "part_gpt ext2 search search_fs_uuid normal configfile linux echo test minicmd reboot halt ls cat gzio"
@@ -93,34 +81,13 @@ def bios_embed(disk: Path, first: int, sectors: int, programs: tuple[bytes, byte
     Raises TeethError when the core does not fit or is not what this grub's format says.
     """
     boot, core = programs
-    length = math.ceil(len(core) / _SECTOR)
-    if length > sectors:
-        raise TeethError(f"grub's core has {length} sectors, its partition {sectors}")
-    with disk.open("r+b") as stream:
-        before = stream.read(_SECTOR)
-        stream.seek(0)
-        stream.write(boot_sector(boot, before, core_at=first))
-        stream.seek(first * _SECTOR)
-        stream.write(place_core(core, core_at=first))
-
-
-def boot_sector(boot: bytes, before: bytes, *, core_at: int) -> bytes:
-    """grub's ``boot`` image, told where its core lies, with the tables of the sector ``before`` kept."""
-    sector = bytearray(boot)
-    sector[_BPB] = before[_BPB]
-    sector[_PARTITION_TABLE] = before[_PARTITION_TABLE]
-    struct.pack_into("<Q", sector, _KERNEL_SECTOR, core_at)
-    # Some firmware passes a wrong drive number; for a hard disk grub's own installer ignores it so, too.
-    sector[_DRIVE_CHECK : _DRIVE_CHECK + 2] = _NOPS
-    return bytes(sector)
-
-
-def place_core(core: bytes, *, core_at: int) -> bytes:
-    """``core`` with its block list pointing at the sectors behind its first one, in one run."""
-    rest = math.ceil(len(core) / _SECTOR) - 1
-    _, length, segment = _BLOCK_LIST.unpack_from(core, _BLOCK_LIST_AT)
-    if (length, segment) != (rest, _CORE_SEGMENT):
-        raise TeethError(f"grub's core describes {length} sectors at {segment:#x}, not {rest} at 0x820")
-    placed = bytearray(core)
-    _BLOCK_LIST.pack_into(placed, _BLOCK_LIST_AT, core_at + 1, rest, segment)
-    return bytes(placed)
+    try:
+        placed = grub.place_core(core, core_at=first, room=sectors)
+        with disk.open("r+b") as stream:
+            before = stream.read(grub.SECTOR)
+            stream.seek(0)
+            stream.write(grub.boot_sector(boot, before, core_at=first))
+            stream.seek(first * grub.SECTOR)
+            stream.write(placed)
+    except ImageError as error:
+        raise TeethError(str(error)) from error

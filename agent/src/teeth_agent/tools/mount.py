@@ -10,6 +10,8 @@ from teeth_agent.run import run
 
 # The image's files are read as data: nothing in them may act.
 _HARMLESS = "ro,nosuid,nodev,noexec"
+# A gigabyte of files may still be in memory when a slow disk is unmounted.
+_WRITE_OUT = 3600.0
 # Even a read-only mount replays these journals, which writes to the disk, unless told not to.
 _NO_REPLAY = {
     "ext3": "noload",
@@ -28,6 +30,19 @@ def mounted(source: str, point: Path, kind: str, *, options: str = "") -> Iterat
         yield point
     finally:
         run(["umount", str(point)])
+
+
+@contextmanager
+def mounted_for_writing(source: str, point: Path, kind: str) -> Iterator[Path]:
+    """``source`` at the existing folder ``point``; device nodes and programs in it do nothing.
+
+    Leaving the block writes everything out. Raises ToolError.
+    """
+    run(["mount", "-t", kind, "-o", "rw,nosuid,nodev,noexec,noatime", source, str(point)])
+    try:
+        yield point
+    finally:
+        run(["umount", str(point)], timeout=_WRITE_OUT)
 
 
 def mount_pstore(point: Path) -> None:

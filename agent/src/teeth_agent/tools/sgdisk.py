@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import uuid
+from collections.abc import Sequence
+
 from teeth_agent.run import run
 
 # It writes some 70 blocks; a disk that takes longer than this is broken.
@@ -32,3 +35,19 @@ def new_partition(path: str, *, number: int, first: int, last: int, name: str) -
         ],
         timeout=_TIMEOUT,
     )
+
+
+def new_table(path: str, partitions: Sequence[tuple[int, uuid.UUID, uuid.UUID, int, int, str]]) -> None:
+    """A new table in place of whatever is there, with exactly these partitions. Raises ToolError.
+
+    Each is (number, type, own GUID, first logical block, last one included, name).
+    """
+    argv = ["sgdisk", "--clear", "--set-alignment=1"]
+    for number, kind, unique, first, last, name in partitions:
+        argv += [
+            f"--new={number}:{first}:{last}",
+            f"--typecode={number}:{kind}",
+            f"--partition-guid={number}:{unique}",
+            f"--change-name={number}:{name}",
+        ]
+    run([*argv, path], timeout=_TIMEOUT)
