@@ -34,13 +34,18 @@ class Partition:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Table:
-    """A valid primary table. ``block`` is the block size it was read with, in bytes."""
+    """A valid primary table. ``block`` is the block size it was read with, in bytes.
+
+    ``backup``: the block where its copy is said to be; ``entries_end``: the first block behind the table.
+    """
 
     block: int
     first_usable: int
     last_usable: int
     entries: int
     partitions: tuple[Partition, ...]
+    backup: int = 0
+    entries_end: int = 0
 
     def offset(self, partition: Partition) -> int:
         return partition.first * self.block
@@ -74,13 +79,17 @@ def parse(head: bytes, block: int) -> Table:
     raw = head[block : block + _HEADER.size]
     if len(raw) < _HEADER.size or raw[:8] != SIGNATURE:
         raise _damaged("no GUID partition table")
-    (_, _, length, crc, _, _, _, first, last, _, start, count, width, entries_crc) = _HEADER.unpack(raw)
+    (_, _, length, crc, _, here, backup, first, last, _, start, count, width, entries_crc) = _HEADER.unpack(
+        raw
+    )
     if not _HEADER.size <= length <= block:
         raise _damaged("a header of a wrong length")
     header = bytearray(head[block : block + length])
     header[16:20] = bytes(4)
     if zlib.crc32(header) != crc:
         raise _damaged("a header with a wrong checksum")
+    if here != 1 or start < 2:
+        raise _damaged("a header that is for another place")
     if not (128 <= width <= 4096 and count <= _MAX_ENTRIES and start * block + count * width <= len(head)):
         raise _damaged("entries in an unusual place")
     entries = head[start * block : start * block + count * width]
@@ -93,6 +102,8 @@ def parse(head: bytes, block: int) -> Table:
         last_usable=last,
         entries=count,
         partitions=tuple(one for one in found if one is not None),
+        backup=backup,
+        entries_end=start + -(-count * width // block),
     )
 
 
