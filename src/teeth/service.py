@@ -53,7 +53,7 @@ _CHORES = 60.0  # seconds between two looks for nodes that fell silent
 
 
 # A line on a serial console costs milliseconds: the kernel says what matters (notices and worse), no more.
-_KERNEL_ARGUMENTS = ("console=tty0", "console=ttyS0,115200", "loglevel=6")
+KERNEL_ARGUMENTS = ("console=tty0", "console=ttyS0,115200", "loglevel=6")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -78,7 +78,7 @@ class EndpointConfig:
     names: tuple[str, ...] = ()
     ramdisk: Path | None = None
     images: tuple[ImageFile, ...] = ()
-    kernel_arguments: tuple[str, ...] = _KERNEL_ARGUMENTS
+    kernel_arguments: tuple[str, ...] = KERNEL_ARGUMENTS
     certificate_lifetime: float = LIFETIME
     plaintext: Address | None = None
     admission: AdmissionLimits = field(default_factory=AdmissionLimits)

@@ -26,7 +26,7 @@ from teeth.lab.firmware import Firmware
 from teeth.lab.machine import DirectBoot, DiskBoot, Machine, NetworkBoot
 from teeth.lab.network import HOST_ADDRESS, Nic
 from teeth.lab.running import RunningMachine, run_machine
-from teeth.service import Endpoint, EndpointConfig
+from teeth.service import KERNEL_ARGUMENTS, Endpoint, EndpointConfig
 from teeth_protocol import methods
 
 MIB = 1 << 20
@@ -214,6 +214,7 @@ async def endpoint_of(plan: Plan) -> AsyncIterator[Endpoint]:
         advertise=HOST_ADDRESS,
         ramdisk=plan.ramdisk,
         images=tuple(plan.images),
+        kernel_arguments=(*KERNEL_ARGUMENTS, *plan.accelerator.kernel_arguments),
         transcript=plan.folder / "wire.jsonl",
         log=plan.folder / "endpoint.log",
     )

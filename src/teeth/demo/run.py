@@ -26,7 +26,7 @@ from teeth.lab.network import HOST_ADDRESS
 from teeth.lab.pattern import create_dirty_disk, scan_disk
 from teeth.lab.running import RunningMachine
 from teeth.paths import Paths
-from teeth.service import Endpoint, EndpointConfig
+from teeth.service import KERNEL_ARGUMENTS, Endpoint, EndpointConfig
 from teeth_protocol import methods
 
 # Deadlines, not expectations: several times what two emulated processors need.
@@ -128,6 +128,7 @@ def _endpoint_config(demo: Demo, image: ImageFile) -> EndpointConfig:
         advertise=HOST_ADDRESS,
         ramdisk=demo.paths.ramdisk,
         images=(image,),
+        kernel_arguments=(*KERNEL_ARGUMENTS, *demo.accelerator.kernel_arguments),
         transcript=wire,
         log=folder / "endpoint.log",
     )

@@ -132,7 +132,7 @@ def qemu_argv(
         *_parts(machine),
         *network_arguments(machine.nics, tftp=tftp, bootfile=bootfile, boots=boots, cables=cables),
         *disk_arguments(machine.disks),
-        *_kernel(machine.boot),
+        *_kernel(machine.boot, accelerator),
         *(() if machine.restart else ("-no-reboot",)),
         *machine.extra,
     ]
@@ -185,10 +185,10 @@ def _firmware(machine: Machine, uefi: UefiFiles | None) -> list[str]:
     return words
 
 
-def _kernel(boot: DirectBoot | NetworkBoot | DiskBoot) -> list[str]:
+def _kernel(boot: DirectBoot | NetworkBoot | DiskBoot, accelerator: Accelerator) -> list[str]:
     match boot:
         case DirectBoot(kernel=kernel, initrd=initrd, cmdline=cmdline):
-            words = ["-kernel", str(kernel), "-append", cmdline]
+            words = ["-kernel", str(kernel), "-append", " ".join((cmdline, *accelerator.kernel_arguments))]
             return [*words, "-initrd", str(initrd)] if initrd else words
         case _:
             return []

@@ -72,7 +72,7 @@ def test_direct_boot() -> None:
     words = argv(machine(nics=(NIC,), memory=320, cpus=3))
     assert values(words, "-kernel") == ["/k"]
     assert values(words, "-initrd") == ["/i"]
-    assert values(words, "-append") == ["console=ttyS0 teeth.ca=sha256:aa"]
+    assert values(words, "-append") == ["console=ttyS0 teeth.ca=sha256:aa no_timer_check"]
     assert values(words, "-netdev") == ["user,id=net0"]
     # No boot ROM: it would only cost time.
     assert values(words, "-device") == ["virtio-net-pci,id=nic0,netdev=net0,mac=52:54:00:00:00:01,romfile="]
