@@ -16,11 +16,12 @@ from typing import Any, Self, TypeVar
 
 import sqlalchemy as sa
 
-from teeth.boot.door import BOOT_FILES, boot_app
+from teeth.boot.door import BOOT_FILES, TRANSFERS, boot_app
 from teeth.boot.grants import TTL, Grant, GrantBook, GrantRecord, GrantRefused
 from teeth.boot.grants import Claim as GrantClaim
 from teeth.boot.images import ImageFile
 from teeth.boot.ipxe import BootTarget, command_line, write_first_hop
+from teeth.boot.transfers import Transfers
 from teeth.endpoint import ca
 from teeth.endpoint.admission import Admission, AdmissionLimits
 from teeth.endpoint.certifier import Certifier
@@ -42,6 +43,9 @@ from teeth.endpoint.taskstate import Task, TaskState
 from teeth.endpoint.tls import ServerTls
 from teeth.endpoint.transcript import Transcript
 from teeth.errors import UsageError
+from teeth.images.store import ImageStore, StoredImage
+from teeth.images.store import signing_key as image_key
+from teeth.signing import public_key_digest, public_raw
 from teeth_protocol import methods
 from teeth_protocol.errors import ProblemError
 
@@ -68,6 +72,10 @@ class EndpointConfig:
     ``admission``  what is taken on before it is known who dials.
     ``plaintext``  a listener without TLS and without authority, for development; loopback only.
     ``ramdisk``    folder with vmlinuz and initramfs, None when nothing is booted from here.
+    ``images``     further images, beside those of the store in ``data``.
+    ``image_caches``  ``http://HOST:PORT`` of caches in front of the boot door, asked for images before it.
+    ``image_transfers``  how many images leave at the same time; who comes later is told when to come again.
+    ``require_signed_images``  machines that boot from here take only images that the store's key signed.
     """
 
     data: Path
@@ -78,6 +86,9 @@ class EndpointConfig:
     names: tuple[str, ...] = ()
     ramdisk: Path | None = None
     images: tuple[ImageFile, ...] = ()
+    image_caches: tuple[str, ...] = ()
+    image_transfers: int = TRANSFERS
+    require_signed_images: bool = False
     kernel_arguments: tuple[str, ...] = KERNEL_ARGUMENTS
     certificate_lifetime: float = LIFETIME
     plaintext: Address | None = None
@@ -103,6 +114,7 @@ class Endpoint:
         self.ca_file = config.data / "ca.crt"
         self._stack = contextlib.AsyncExitStack()
         self._images = {image.id: image for image in config.images}
+        self._image_store = ImageStore(config.data)
 
     async def __aenter__(self) -> Self:
         try:
@@ -143,11 +155,12 @@ class Endpoint:
         """What the boot door's script would put on the kernel's command line, for a boot without iPXE."""
         return command_line(self._target, token=grant.token, mac=grant.mac)
 
-    def image(self, image_id: str) -> dict[str, Any]:
-        """The ``image`` member of a prepare_image command for one of the configured images."""
-        if image_id not in self._images:
-            raise UsageError(f"this endpoint offers no image {image_id}")
-        return self._images[image_id].params(self.boot_url)
+    def image(self, name: str) -> dict[str, Any]:
+        """The ``image`` member of a prepare_image command: of a configured image by its id, or of one of the
+        store by its name, its id or the beginning of its digest. Raises UsageError for none."""
+        if name in self._images:
+            return self._images[name].params(self.boot_url)
+        return self._image_store.find(name).params((*self.config.image_caches, self.boot_url))
 
     # --- tasks
 
@@ -254,8 +267,16 @@ class Endpoint:
         return self._hub.seat(node_id)
 
     def images(self) -> list[str]:
-        """Ids of the configured images."""
-        return sorted(self._images)
+        """Ids of the configured images, and of those that are in the store now."""
+        return sorted({*self._images, *(one.id for one in self._image_store.listing())})
+
+    def image_names(self) -> list[str]:
+        """By which people call them: a configured image's id, a stored one's name."""
+        return sorted({*self._images, *(one.name for one in self._image_store.listing())})
+
+    def stored_image(self, identity: str) -> StoredImage | None:
+        """What is known of an image of the store, by its whole id."""
+        return self._image_store.get(identity)
 
     async def look(self, question: Callable[[Pages], T]) -> T:
         """What ``question`` reads from the store, a bounded piece at a time, in the store's own thread."""
@@ -335,6 +356,7 @@ class Endpoint:
             endpoints=(self._reachable(config.listen, self.agent_port),),
             ca_digest=self.ca_digest,
             arguments=config.kernel_arguments,
+            image_key=_image_key(config) if config.require_signed_images else None,
         )
         await self._open_doors(sockets)
         chores = asyncio.create_task(self._chores())
@@ -349,6 +371,8 @@ class Endpoint:
             ramdisk=self.config.ramdisk,
             images={image.id: image.path for image in self.config.images},
             on_served=self._served,
+            store=self._image_store,
+            transfers=Transfers(self.config.image_transfers),
         )
         await enter(serve(door, sockets["boot"], purpose="boot"))
         await enter(
@@ -426,6 +450,16 @@ def _require_loopback(host: str) -> None:
             f"the plaintext listener takes loopback addresses only, not {host}",
             hint="127.0.0.1 or ::1: whoever reaches it needs no token",
         )
+
+
+def _image_key(config: EndpointConfig) -> str:
+    unsigned = [image.id for image in config.images]
+    if unsigned:
+        raise UsageError(
+            f"the image {unsigned[0]} is not signed, and machines are to take signed ones only",
+            hint="teeth image add it, instead of --image",
+        )
+    return public_key_digest(public_raw(image_key(config.data)))
 
 
 def _check_ramdisk(folder: Path | None) -> None:

@@ -7,8 +7,8 @@ import re
 import secrets
 from pathlib import Path
 
-from teeth.endpoint.files import write_durably
 from teeth.errors import TeethError
+from teeth.files import write_durably
 
 TOKEN_FILE = "operator.token"  # noqa: S105 - a file's name
 DOOR_FILE = "operator.json"

@@ -8,7 +8,8 @@ from fastapi import APIRouter, Path, Query
 
 from teeth.api.guard import StrictRoute
 from teeth.api.problems import ApiError, quoted
-from teeth.api.shapes import GrantFacts, GrantMade, GrantOrder, GrantPage, ImageFacts, ImageList
+from teeth.api.shapes import GrantFacts, GrantMade, GrantOrder, GrantPage, ImageFacts, ImageList, StoredFacts
+from teeth.api.views import find_image
 from teeth.boot.grants import GrantRecord
 from teeth.service import Endpoint
 
@@ -34,6 +35,7 @@ class Grants:
         add("/grants", self.listing, methods=["GET"], summary="Grants of the last month, newest first")
         add("/grants/{grant_id}", self.withdraw, methods=["DELETE"], summary="Close an open grant")
         add("/images", self.images, methods=["GET"], summary="Images that may be prepared")
+        add("/images/{name}", self.image, methods=["GET"], summary="One of them")
         return router
 
     async def create(
@@ -79,11 +81,17 @@ class Grants:
         return _facts(await self._endpoint.withdraw_grant(grant_id))
 
     async def images(self) -> ImageList:
-        return ImageList(
-            images=[
-                ImageFacts(id=name, params=self._endpoint.image(name)) for name in self._endpoint.images()
-            ]
-        )
+        return ImageList(images=[self._image(identity) for identity in self._endpoint.images()])
+
+    async def image(self, name: Annotated[str, Path(max_length=128)]) -> ImageFacts:
+        """By its id, its name, or the beginning of its digest."""
+        return self._image(name)
+
+    def _image(self, name: str) -> ImageFacts:
+        params = find_image(self._endpoint, name)
+        stored = self._endpoint.stored_image(params["id"])
+        about = None if stored is None else StoredFacts.model_validate(stored)
+        return ImageFacts(id=params["id"], params=params, about=about)
 
 
 def _facts(grant: GrantRecord) -> GrantFacts:

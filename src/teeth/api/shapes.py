@@ -192,11 +192,32 @@ class GrantPage(Shape):
     next: str | None
 
 
+class StoredFacts(Shape):
+    """What `teeth image add` found. ``boot``: firmware modes (bios, uefi) in which it starts; ``notes``: what
+    could not be found out; ``key``: the digest of the key that signed its manifest."""
+
+    name: str
+    kind: str
+    format: str
+    architecture: str
+    size: int
+    raw_size: int
+    raw_digest: str
+    boot: list[str]
+    kernel: str
+    notes: list[str]
+    key: str
+    added: float
+    source: str
+
+
 class ImageFacts(Shape):
-    """``params``: the ``image`` member of a standbye.prepare_image."""
+    """``params``: the ``image`` member of a standbye.prepare_image. ``about``: null for an image that the
+    endpoint was started with."""
 
     id: str
     params: dict[str, Any]
+    about: StoredFacts | None
 
 
 class ImageList(Shape):

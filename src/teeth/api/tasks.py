@@ -10,10 +10,10 @@ from starlette.responses import StreamingResponse
 
 from teeth.api.bells import TASK, Bells
 from teeth.api.guard import StrictRoute
-from teeth.api.problems import ApiError, quoted
+from teeth.api.problems import ApiError
 from teeth.api.shapes import ID, Settlement, TaskFull, TaskHistory, TaskOrder, TaskPage
 from teeth.api.stream import BATCH, DOC, EventStream, Message, going_on
-from teeth.api.views import exact_node, find_node, find_task, task_brief, task_event, task_full
+from teeth.api.views import exact_node, find_image, find_node, find_task, task_brief, task_event, task_full
 from teeth.endpoint.taskstate import Task, TaskState
 from teeth.errors import TeethError
 from teeth.service import Endpoint
@@ -186,13 +186,7 @@ class Tasks:
             raise ApiError(400, "bad_request", f"image is for {methods.PREPARE_IMAGE} only")
         if "image" in order.params:
             raise ApiError(400, "bad_request", "the image is given twice: as image and as params.image")
-        offered = self._endpoint.images()
-        if order.image not in offered:
-            hint = f"it offers {', '.join(offered[:10])}" if offered else "it was started without --image"
-            raise ApiError(
-                404, "image_unknown", f"this endpoint offers no image {quoted(order.image)}", hint=hint
-            )
-        return {**order.params, "image": self._endpoint.image(order.image)}
+        return {**order.params, "image": find_image(self._endpoint, order.image)}
 
     def _require_served(self, node_id: str, method: str) -> None:
         session = self._endpoint.session(node_id)

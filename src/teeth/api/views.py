@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 from teeth.api.problems import ApiError, quoted
 from teeth.api.shapes import NodeBrief, TaskBrief, TaskEvent, TaskFull
@@ -102,3 +103,14 @@ async def find_task(endpoint: Endpoint, task_id: str) -> Task:
     except TeethError as error:
         hint = "teeth task list shows what there is"
         raise ApiError(404, "task_unknown", f"there is no task {quoted(task_id)}", hint=hint) from error
+
+
+def find_image(endpoint: Endpoint, name: str) -> dict[str, Any]:
+    """The params of an image. Raises ApiError image_unknown."""
+    try:
+        return endpoint.image(name)
+    except UsageError as error:
+        names = endpoint.image_names()
+        hint = f"it offers {', '.join(names[:10])}" if names else "teeth image add, or --image, gives it some"
+        msg = f"this endpoint offers no image {quoted(name)}"
+        raise ApiError(404, "image_unknown", msg, hint=hint) from error

@@ -18,7 +18,7 @@ _ARGUMENT = re.compile(r"[A-Za-z0-9_.-]{1,64}(?:=[A-Za-z0-9_.,:/@+-]{0,256})?")
 _URL = re.compile(r"http://(?:[A-Za-z0-9.-]{1,253}|\[[0-9A-Fa-f:.]{2,45}\]):[0-9]{1,5}")
 _MAC = re.compile(r"[0-9a-f]{2}(?:[:-][0-9a-f]{2}){5}")
 # Arguments that are the boot contract's own: a second one would contradict it.
-_OWN = ("teeth.endpoint", "teeth.ca", "teeth.token", "BOOTIF", "initrd")
+_OWN = ("teeth.endpoint", "teeth.ca", "teeth.token", "teeth.image_key", "BOOTIF", "initrd")
 
 # What a machine without an open grant gets: leave iPXE, so that the firmware goes on to the local disk.
 LOCAL_DISK = "#!ipxe\necho teeth: no boot grant for this machine, starting from its own disk\nexit\n"
@@ -32,12 +32,14 @@ class BootTarget:
     ``endpoints``  ``HOST:PORT`` of the agent listener, in the order to be tried.
     ``ca_digest``  ``sha256:`` and the hex digest of the endpoint CA's DER.
     ``arguments``  further kernel arguments, each ``name`` or ``name=value``.
+    ``image_key``  digest of the key that must have signed an image's manifest, None: any image will do.
     """
 
     base_url: str
     endpoints: tuple[str, ...]
     ca_digest: str
     arguments: tuple[str, ...] = ("console=ttyS0",)
+    image_key: str | None = None
 
 
 def normal_mac(text: str) -> str:
@@ -60,6 +62,8 @@ def command_line(target: BootTarget, *, token: str, mac: str | None) -> str:
     _require(_DIGEST, target.ca_digest, "CA digest")
     _require(_TOKEN, token, "join token", secret=True)
     _check_arguments(target.arguments)
+    if target.image_key is not None:
+        _require(_DIGEST, target.image_key, "image key's digest")
     # netX is the interface iPXE booted from, whichever number it has.
     interface = "${netX/mac:hexhyp}" if mac is None else normal_mac(mac).replace(":", "-")
     return " ".join(
@@ -68,6 +72,7 @@ def command_line(target: BootTarget, *, token: str, mac: str | None) -> str:
             *target.arguments,
             f"teeth.endpoint={','.join(target.endpoints)}",
             f"teeth.ca={target.ca_digest}",
+            *(() if target.image_key is None else (f"teeth.image_key={target.image_key}",)),
             f"teeth.token={token}",
             f"BOOTIF=01-{interface}",
         )

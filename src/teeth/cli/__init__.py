@@ -16,6 +16,7 @@ from teeth.cli.endpoint import endpoint
 from teeth.cli.grant import grant
 from teeth.cli.guest import guest
 from teeth.cli.image import image
+from teeth.cli.images import COMMANDS as IMAGE_COMMANDS
 from teeth.cli.lab import lab
 from teeth.cli.node import node
 from teeth.cli.protocol import protocol
@@ -40,7 +41,8 @@ def teeth(data: Path | None) -> None:
 
 for command in (certificate, demo, endpoint, grant, image, lab, node, protocol, task):
     teeth.add_command(command)
-image.add_command(guest)
+for command in (guest, *IMAGE_COMMANDS):
+    image.add_command(command)
 
 
 def main(argv: list[str] | None = None) -> None:

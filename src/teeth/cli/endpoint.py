@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import re
 import resource
 import signal
 from pathlib import Path
 
 import click
 
+from teeth.boot.door import TRANSFERS
 from teeth.boot.images import load_image
 from teeth.cli.address import ADDRESS, Address, shown
 from teeth.cli.nginx import nginx
@@ -47,6 +49,21 @@ endpoint.add_command(nginx)
 @click.option("--name", "names", multiple=True, help="Further name or address for the certificate.")
 @click.option("--ramdisk", type=_FOLDER, help="Folder with vmlinuz and initramfs to serve.")
 @click.option("--image", "images", type=_FOLDER, multiple=True, help="Folder with an image and its manifest.")
+@click.option(
+    "--image-cache",
+    "image_caches",
+    metavar="URL",
+    multiple=True,
+    help="HTTP cache asked for images first.",
+)
+@click.option(
+    "--image-transfers",
+    type=click.IntRange(1, 10_000),
+    default=TRANSFERS,
+    show_default=True,
+    help="How many images leave at the same time.",
+)
+@click.option("--require-signed-images", is_flag=True, help="Machines take no other images.")
 @click.option("--transcript", type=_FILE, help="Write every message here, secrets redacted.")
 @click.option("--log", type=_FILE, help="Write the log here, a JSON object a line.")
 def run(
@@ -60,6 +77,9 @@ def run(
     names: tuple[str, ...],
     ramdisk: Path | None,
     images: tuple[Path, ...],
+    image_caches: tuple[str, ...],
+    image_transfers: int,
+    require_signed_images: bool,
     transcript: Path | None,
     log: Path | None,
 ) -> None:
@@ -74,6 +94,9 @@ def run(
         names=names,
         ramdisk=ramdisk,
         images=tuple(load_image(folder) for folder in images),
+        image_caches=tuple(_cache(url) for url in image_caches),
+        image_transfers=image_transfers,
+        require_signed_images=require_signed_images,
         transcript=transcript,
         log=log,
     )
@@ -81,6 +104,12 @@ def run(
         raise UsageError("listening on every address needs --advertise HOST, the one that machines can reach")
     _allow_open_files()
     asyncio.run(_serve(config, api))
+
+
+def _cache(url: str) -> str:
+    if not re.fullmatch(r"https?://[!-.0-~]+(?:/[!-~]*)?", url):
+        raise UsageError(f"{url!r} is no address of a cache", hint="http://HOST:PORT")
+    return url.rstrip("/")
 
 
 async def _serve(config: EndpointConfig, api: Address) -> None:

@@ -11,7 +11,7 @@ from teeth.paths import find_checkout
 
 @click.group()
 def image() -> None:
-    """Build the ramdisk and the guest image."""
+    """Build the ramdisk and the guest image; keep the images that machines are given."""
 
 
 @image.command()

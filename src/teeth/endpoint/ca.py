@@ -15,8 +15,8 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
-from teeth.endpoint.files import write_durably
 from teeth.errors import TeethError, UsageError
+from teeth.files import write_durably
 
 _CA_DAYS = 3652  # ten years: a ramdisk that pins it may lie on a shelf
 _SERVER_DAYS = 397  # the longest that strict TLS stacks accept

@@ -9,17 +9,13 @@ from pathlib import Path
 from typing import Any
 
 import sqlalchemy as sa
-from cryptography.exceptions import UnsupportedAlgorithm
-from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
-from teeth import __version__
+from teeth import __version__, signing
 from teeth.certificate.body import FIRST_PREVIOUS, Origin, Place, make_body
 from teeth.certificate.seal import key_digest, open_sealed, seal
-from teeth.endpoint.files import write_durably
 from teeth.endpoint.schema import erase_certificates, nodes, tasks
 from teeth.endpoint.taskstate import TaskState
-from teeth.errors import TeethError
 from teeth_protocol.methods import DISK_ERASE
 
 PUBLIC_KEY = "certificates.pub"
@@ -47,40 +43,13 @@ class Issued:
 def signing_key(folder: Path) -> Ed25519PrivateKey:
     """The key in ``folder``, made there if there is none; its public half lies beside it.
 
-    Raises TeethError when the file is there but holds no such key: a new one would leave the certificates
-    of the old without a key to verify them.
+    Raises TeethError when the file is there but holds no such key.
     """
-    path = folder / _PRIVATE_KEY
-    if path.exists():
-        key = _read_key(path)
-    else:
-        key = Ed25519PrivateKey.generate()
-        encoded = key.private_bytes(
-            serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
-        )
-        write_durably(path, encoded, mode=0o600)
-    write_durably(folder / PUBLIC_KEY, public_pem(key).encode(), mode=0o644)
-    return key
-
-
-def _read_key(path: Path) -> Ed25519PrivateKey:
-    hint = (
-        "put the backup back: certificates that were signed with it can only be verified with its public key"
-    )
-    try:
-        key = serialization.load_pem_private_key(path.read_bytes(), password=None)
-    except (OSError, ValueError, TypeError, UnsupportedAlgorithm) as error:
-        raise TeethError(f"the endpoint's signing key in {path} cannot be read", hint=hint) from error
-    if not isinstance(key, Ed25519PrivateKey):
-        raise TeethError(f"the key in {path} is not an Ed25519 key", hint=hint)
-    return key
-
-
-def public_pem(key: Ed25519PrivateKey) -> str:
-    return (
-        key.public_key()
-        .public_bytes(serialization.Encoding.PEM, serialization.PublicFormat.SubjectPublicKeyInfo)
-        .decode("ascii")
+    return signing.signing_key(
+        folder / _PRIVATE_KEY,
+        folder / PUBLIC_KEY,
+        owner="the endpoint",
+        hint="put the backup back: what was signed with it can only be verified with its public key",
     )
 
 
@@ -106,7 +75,7 @@ class CertificateBook:
 
     @property
     def public_pem(self) -> str:
-        return public_pem(self._key)
+        return signing.public_pem(self._key)
 
     def issue_missing(self) -> int:
         """Certify every erase that ended and has no certificate yet, oldest first; how many were issued.

@@ -12,7 +12,8 @@ from fakes.erase_records import failed, purged
 from teeth.certificate.body import FIRST_PREVIOUS, Origin, Place, make_body
 from teeth.certificate.seal import open_sealed, seal
 from teeth.cli import main
-from teeth.endpoint.certify import public_pem, signing_key
+from teeth.endpoint.certify import signing_key
+from teeth.signing import public_pem
 
 ORIGIN = Origin(
     ca="sha256:c", version="1", node_id="n1", macs=(), machine={}, boot_id="b1", agent=None, ramdisk=None,
