@@ -11,8 +11,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from teeth_image.qcow2 import MAGIC as QCOW2
-
 from teeth.images import origin, qcow2, spool, unpack
 from teeth.images.errors import BadImage, plain_errors
 from teeth.images.look import Look, look_at
@@ -20,6 +18,7 @@ from teeth.images.pack import LEVEL, Packed, pack
 from teeth.images.store import CONTENT, MANIFEST, ImageStore, StoredImage, check_name, signing_key
 from teeth.signing import public_raw
 from teeth_image.manifest import CHUNK_SIZE, Contents, ImageManifest, signed_bytes
+from teeth_image.qcow2 import MAGIC as QCOW2
 
 MAX_SIZE = 64 << 30
 Step = Callable[[str], None]

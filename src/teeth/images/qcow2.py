@@ -7,11 +7,10 @@ import zlib
 from collections.abc import Callable
 from pathlib import Path
 
-from teeth_image.qcow2layout import Data, Layout, PackedData, plan
-
 from teeth.images.errors import BadImage
 from teeth.images.spool import SparseFile
 from teeth.images.unpack import zstd
+from teeth_image.qcow2layout import Data, Layout, PackedData, plan
 
 _PARTS = 32
 Read = Callable[[int, int], bytes]

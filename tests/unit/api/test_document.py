@@ -81,6 +81,7 @@ async def test_everything_that_is_served_is_in_the_document(door: Door) -> None:
         "/v1/nodes/{name}/logs/follow", "/v1/nodes/{name}/status", "/v1/tasks", "/v1/tasks/{task_id}",
         "/v1/tasks/{task_id}/cancel", "/v1/tasks/{task_id}/settle", "/v1/tasks/{task_id}/release",
         "/v1/tasks/{task_id}/watch", "/v1/grants", "/v1/grants/{grant_id}", "/v1/images",
+        "/v1/images/{name}",
     }  # fmt: skip
     assert app.openapi()["paths"] == door.document["paths"]
     for path in ("/docs", "/redoc"):  # they would fetch scripts from elsewhere
