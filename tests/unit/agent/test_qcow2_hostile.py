@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 import struct
+import zlib
 
 import pytest
 from hypothesis import given, settings
@@ -54,6 +55,11 @@ def plain(tmp_path_factory):
 @pytest.fixture(scope="module")
 def packed(tmp_path_factory):
     return make(tmp_path_factory.mktemp("packed"), packed=True)
+
+
+@pytest.fixture(scope="module")
+def packed_zstd(tmp_path_factory):
+    return make(tmp_path_factory.mktemp("zstd"), "compression_type=zstd", packed=True)
 
 
 @pytest.fixture(scope="module")
@@ -218,9 +224,24 @@ def test_compressed_clusters_that_overlap(packed):
         assert refused(put(packed, (l2(packed, 1), within + 1))) == "qcow2_corrupt"
 
 
-def test_compressed_data_that_are_none(packed):
-    offset = get(packed, l2(packed, 32)) & (1 << 54) - 1
-    assert refused(put(packed, ((offset, "Q"), 0xFFFF_FFFF_FFFF_FFFF))) == "image_corrupt"
+def compressed_at(image):
+    return get(image, l2(image, 32)) & (1 << 54) - 1
+
+
+def test_compressed_data_that_are_none(packed, packed_zstd):
+    for image in (packed, packed_zstd):
+        assert refused(put(image, ((compressed_at(image), "Q"), 0xFFFF_FFFF_FFFF_FFFF))) == "image_corrupt"
+
+
+def test_compressed_data_that_are_less_than_a_cluster(packed, packed_zstd):
+    deflate = zlib.compressobj(9, zlib.DEFLATED, -12)
+    for image, data in (
+        (packed, deflate.compress(b"short") + deflate.flush()),
+        (packed_zstd, run("zstd", "-c", input=b"short")),
+    ):
+        changed, at = bytearray(image), compressed_at(image)
+        changed[at : at + len(data)] = data
+        assert refused(bytes(changed)) == "image_corrupt"
 
 
 @pytest.mark.parametrize("share", [0.0001, 0.01, 0.2, 0.5, 0.9, 0.999])
@@ -269,9 +290,11 @@ PLACES = st.one_of(st.integers(0, 127), st.integers(CLUSTER, 5 * CLUSTER), st.in
     st.lists(st.tuples(PLACES, st.binary(min_size=1, max_size=8)), min_size=1, max_size=4), st.integers(0, 2)
 )
 @settings(max_examples=300, deadline=None)
-def test_damage_anywhere_ends_in_pieces_of_the_disk_or_a_refusal(plain, packed, extended, damage, which):
+def test_damage_anywhere_ends_in_pieces_of_the_disk_or_a_refusal(
+    plain, packed, extended, packed_zstd, damage, which
+):
     """Whatever the bytes: pieces inside of the disk that cover it once, or an AgentError with a code."""
-    image = bytearray((plain, packed, extended)[which])
+    image = bytearray((plain, packed, extended, packed_zstd)[which])
     for place, content in damage:
         place %= len(image)
         image[place : place + len(content)] = content[: len(image) - place]

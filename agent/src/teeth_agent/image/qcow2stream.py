@@ -10,16 +10,20 @@ from __future__ import annotations
 import hashlib
 import zlib
 from collections.abc import Iterator
+from contextlib import closing
 
 from teeth_agent.errors import AgentError, image_errors
 from teeth_agent.image.pieces import ALIGN, BufferPool, Packed, Piece, Pieces
 from teeth_agent.image.source import Source
+from teeth_agent.libzstd import ZstdDecoder
 from teeth_image import qcow2layout
-from teeth_image.qcow2 import unsupported
+from teeth_image.qcow2 import Header, unsupported
 from teeth_image.qcow2layout import Data, Layout, PackedData, TableData
 
 # QEMU deflates with a window of 4 KiB; more is accepted, as QEMU itself does not check it.
 _DEFLATE = -zlib.MAX_WBITS
+# A frame has one cluster, so at most 2 MiB to look back at.
+_WINDOW_LOG = 22
 _PARTS = 32
 
 
@@ -57,7 +61,7 @@ class Qcow2:
                 for view in forward.take(step.length):
                     found[step.mark].update(view)
             elif isinstance(step, PackedData):
-                yield _packed(step, forward, pool, self._layout.header.cluster)
+                yield _packed(step, forward, pool, self._layout.header)
             else:
                 yield _data(step, forward, pool, self._layout.header.cluster)
         forward.drain()
@@ -97,28 +101,53 @@ def _data(step: Data, forward: _Forward, pool: BufferPool, cluster: int) -> Piec
     return Piece(offset=step.guest, length=step.length, data=buffer)
 
 
-def _packed(step: PackedData, forward: _Forward, pool: BufferPool, cluster: int) -> Packed:
-    buffer = pool.take()
+def _packed(step: PackedData, forward: _Forward, pool: BufferPool, header: Header) -> Packed:
+    buffer, cluster = pool.take(), header.cluster
     forward.read_into(buffer[: step.ends[-1]])
 
-    def unpack(out: memoryview) -> None:
+    def clusters(out: memoryview) -> Iterator[tuple[memoryview, memoryview]]:
+        """(compressed, where it goes), the last one shorter at the end of the disk."""
         start = 0
         for index, end in enumerate(step.ends):
-            _inflate(buffer[start:end], out[index * cluster : (index + 1) * cluster], cluster)
+            yield buffer[start:end], out[index * cluster : (index + 1) * cluster]
             start = end
 
+    def inflate(out: memoryview) -> None:
+        for packed, target in clusters(out):
+            _inflate(packed, target)
+
+    def unzstd(out: memoryview) -> None:
+        with closing(ZstdDecoder(window_log=_WINDOW_LOG)) as decoder:
+            for packed, target in clusters(out):
+                _unzstd(decoder, packed, target)
+
+    unpack = unzstd if header.compression == "zstd" else inflate
     return Packed(offset=step.guest, length=step.length, unpack=unpack, packed=buffer)
 
 
-def _inflate(packed: memoryview, out: memoryview, cluster: int) -> None:
-    """One cluster; ``out`` is shorter at the end of the disk. Behind the data there may be anything."""
+def _inflate(packed: memoryview, out: memoryview) -> None:
+    """One cluster. Behind the data there may be anything."""
     try:
-        data = zlib.decompressobj(_DEFLATE).decompress(packed, cluster)
+        data = zlib.decompressobj(_DEFLATE).decompress(packed, len(out))
     except zlib.error as error:
         raise AgentError(f"a compressed cluster of the qcow2 file: {error}", code="image_corrupt") from error
-    if len(data) != cluster:
-        raise AgentError("a compressed cluster of the qcow2 file is too short", code="image_corrupt")
-    out[:] = memoryview(data)[: len(out)]
+    if len(data) != len(out):
+        raise _short()
+    out[:] = data
+
+
+def _unzstd(decoder: ZstdDecoder, packed: memoryview, out: memoryview) -> None:
+    """One cluster. Behind its frame there may be anything."""
+    decoder.reset()
+    while out:
+        read, filled, ended = decoder.stream(packed, out)
+        packed, out = packed[read:], out[filled:]
+        if out and (ended or not packed):
+            raise _short()
+
+
+def _short() -> AgentError:
+    return AgentError("a compressed cluster of the qcow2 file is too short", code="image_corrupt")
 
 
 class _Forward:
