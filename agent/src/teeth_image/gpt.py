@@ -1,4 +1,7 @@
-"""GUID partition tables, read (never written: that is sgdisk's part). UEFI specification 2.10, chapter 5."""
+"""GUID partition tables: read, and one partition made longer; the rest is sgdisk's part.
+
+UEFI specification 2.10, chapter 5.
+"""
 
 from __future__ import annotations
 
@@ -18,6 +21,27 @@ _NO_GUID = uuid.UUID(int=0)
 _MAX_ENTRIES = 256
 _MIB = 1 << 20
 _HEADER = struct.Struct("<8sIIIIQQQQ16sQIII")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Header:
+    """Of one of the two copies; ``other``: the block of the other's header, ``start`` of the entries.
+
+    ``length`` of the header and ``width`` of an entry in bytes.
+    """
+
+    length: int
+    other: int
+    first_usable: int
+    last_usable: int
+    start: int
+    count: int
+    width: int
+    entries_crc: int
+
+    def blocks(self, block: int) -> int:
+        """That the entries take."""
+        return -(-self.count * self.width // block)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -74,37 +98,71 @@ def block_size_of(head: bytes | memoryview) -> int | None:
     return None
 
 
-def parse(head: bytes, block: int) -> Table:
-    """The table at the front of a disk. Raises ImageError(partition_table)."""
-    raw = head[block : block + _HEADER.size]
+def read_header(raw: bytes, at: int) -> Header:
+    """The header in ``raw``, the block with address ``at``. Raises ImageError(partition_table)."""
     if len(raw) < _HEADER.size or raw[:8] != SIGNATURE:
         raise _damaged("no GUID partition table")
-    (_, _, length, crc, _, here, backup, first, last, _, start, count, width, entries_crc) = _HEADER.unpack(
-        raw
+    (_, _, length, crc, _, here, other, first, last, _, start, count, width, entries_crc) = (
+        _HEADER.unpack_from(raw)
     )
-    if not _HEADER.size <= length <= block:
+    if not _HEADER.size <= length <= len(raw):
         raise _damaged("a header of a wrong length")
-    header = bytearray(head[block : block + length])
-    header[16:20] = bytes(4)
-    if zlib.crc32(header) != crc:
+    if zlib.crc32(raw[:16] + bytes(4) + raw[20:length]) != crc:
         raise _damaged("a header with a wrong checksum")
-    if here != 1 or start < 2:
+    if here != at or start < 2:
         raise _damaged("a header that is for another place")
-    if not (128 <= width <= 4096 and count <= _MAX_ENTRIES and start * block + count * width <= len(head)):
+    if not 128 <= width <= 4096 or count > _MAX_ENTRIES:
         raise _damaged("entries in an unusual place")
-    entries = head[start * block : start * block + count * width]
-    if zlib.crc32(entries) != entries_crc:
-        raise _damaged("entries with a wrong checksum")
-    found = [_entry(number, entries[(number - 1) * width :]) for number in range(1, count + 1)]
-    return Table(
-        block=block,
+    return Header(
+        length=length,
+        other=other,
         first_usable=first,
         last_usable=last,
-        entries=count,
-        partitions=tuple(one for one in found if one is not None),
-        backup=backup,
-        entries_end=start + -(-count * width // block),
+        start=start,
+        count=count,
+        width=width,
+        entries_crc=entries_crc,
     )
+
+
+def parse(head: bytes, block: int) -> Table:
+    """The table at the front of a disk. Raises ImageError(partition_table)."""
+    header = read_header(head[block : 2 * block], 1)
+    offset = header.start * block
+    if offset + header.count * header.width > len(head):
+        raise _damaged("entries in an unusual place")
+    entries = head[offset : offset + header.count * header.width]
+    if zlib.crc32(entries) != header.entries_crc:
+        raise _damaged("entries with a wrong checksum")
+    found = [_entry(n + 1, entries[n * header.width :]) for n in range(header.count)]
+    return Table(
+        block=block,
+        first_usable=header.first_usable,
+        last_usable=header.last_usable,
+        entries=header.count,
+        partitions=tuple(one for one in found if one is not None),
+        backup=header.other,
+        entries_end=header.start + header.blocks(block),
+    )
+
+
+def lengthened(raw: bytes, entries: bytes, *, number: int, last: int) -> tuple[bytes, bytes]:
+    """A header's block and its entries as they are when partition ``number`` ends at block ``last``.
+
+    Everything else stays as it is, byte for byte, and ``entries`` may be longer than the table.
+    Raises ImageError(partition_table) if the entries are not the header's.
+    """
+    (here,) = struct.unpack_from("<Q", raw, 24)
+    header = read_header(raw, here)
+    used = header.count * header.width
+    if zlib.crc32(entries[:used]) != header.entries_crc:
+        raise _damaged("entries with a wrong checksum")
+    changed, sealed = bytearray(entries), bytearray(raw)
+    struct.pack_into("<Q", changed, (number - 1) * header.width + 40, last)
+    struct.pack_into("<I", sealed, 88, zlib.crc32(changed[:used]))
+    struct.pack_into("<I", sealed, 16, 0)
+    struct.pack_into("<I", sealed, 16, zlib.crc32(sealed[: header.length]))
+    return bytes(sealed), bytes(changed)
 
 
 def plan_at_end(table: Table, length: int) -> NewPartition:
