@@ -146,6 +146,8 @@ def test_images_to_cache():
         ("config_drive.vendor_data", 7, "params.config_drive.vendor_data: expected an object"),
         ("config_drive.files.0.path", "SECRET", "params.config_drive.files[0].path: expected an absolute"),
         ("config_drive.files.0.content_b64", "SECRET!", "params.config_drive.files[0].content_b64: expected"),
+        ("config_drive.layout", "nocloud", "params.config_drive.files: NoCloud has no files"),
+        ("config_drive.filesystem", "ext4", "params.config_drive.filesystem: expected one of"),
         ("config_drive.files.0.content_b64", 5, "params.config_drive.files[0].content_b64: expected"),
     ],
 )

@@ -9,7 +9,7 @@ from typing import Any
 
 from teeth_agent.blockio import open_device
 from teeth_agent.errors import AgentError, ToolError
-from teeth_agent.image import bootcheck, configdrive, disktable, kexec, rootfs
+from teeth_agent.image import bootcheck, configdrive, disktable, drivecontent, kexec, rootfs
 from teeth_agent.image.params import ConfigDrive
 from teeth_agent.tools import udevadm
 from teeth_image.bootcheck import BootCheck
@@ -36,14 +36,17 @@ class PlacedDrive:
         return {"offset": self.offset, "length": self.length, "content_bytes": self.content_bytes}
 
 
-def put_config_drive(disk: str, drive: ConfigDrive) -> PlacedDrive:
-    """Build, place, write, read back. Raises AgentError, DeviceError, ToolError, none with the content."""
-    files = configdrive.layout(drive)
+def put_config_drive(disk: str, drive: ConfigDrive, *, work: Path) -> PlacedDrive:
+    """Build, place, write, read back. ``work``: a folder in memory.
+
+    Raises AgentError, DeviceError, ToolError, none with the content.
+    """
+    files = drivecontent.layout(drive)
     size = configdrive.size_for(files)
     with open_device(disk, write=True) as device:
         # Built before the disk is touched: what cannot be built must not cost the old one.
-        with configdrive.built(files, size=size, sector=device.logical_block) as content:
-            offset, length = configdrive.place(device, size)
+        with configdrive.built(drive, size=size, sector=device.logical_block, work=work) as content:
+            offset, length = configdrive.place(device, size, drivecontent.label(drive))
             configdrive.write(device, offset, content)
         device.reread_partitions()
     udevadm.settle()

@@ -152,6 +152,10 @@ def read_run(params: Mapping[str, Any]) -> RunParams:
     """Raises ParamsError naming the path, never the value: it may be a secret."""
     said = _read(wire.RunImage, params)
     drive = said.config_drive
+    if drive.layout == "nocloud" and drive.files:
+        raise ParamsError(
+            "params.config_drive.files: NoCloud has no files, user_data's write_files makes them"
+        )
     return RunParams(
         image_id=said.image_id,
         config_drive=ConfigDrive(

@@ -35,13 +35,13 @@ def run(
     wanted, root = read_run(params), context.sysfs_root
     path = _prepared_path(wanted.image_id, context, disks())
     reporter.progress(5, step="config_drive")
-    drive = boot.put_config_drive(path, wanted.config_drive)
+    # The ramdisk's whole file system is memory: /tmp never reaches a disk.
+    work = Path(tempfile.gettempdir())
+    drive = boot.put_config_drive(path, wanted.config_drive, work=work)
     reporter.check_cancelled()
     reporter.progress(40, step="boot_check")
     check = boot.check_boot(path, root=root)
     reporter.progress(50, step="kexec_load")
-    # The ramdisk's whole file system is memory: /tmp never reaches a disk.
-    work = Path(tempfile.gettempdir())
     departure = boot.choose_departure(path, wanted.boot, check, root=root, work=work)
     said: dict[str, Any] = {
         "image_id": wanted.image_id,

@@ -22,6 +22,10 @@ def delete_partition(path: str, number: int) -> None:
     run(["sgdisk", f"--delete={number}", path], timeout=_TIMEOUT)
 
 
+def rename_partition(path: str, number: int, name: str) -> None:
+    run(["sgdisk", f"--change-name={number}:{name}", path], timeout=_TIMEOUT)
+
+
 def new_partition(path: str, *, number: int, first: int, last: int, name: str) -> None:
     """A partition at exactly these logical blocks, ``last`` included. Raises ToolError."""
     run(
