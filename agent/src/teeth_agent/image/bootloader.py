@@ -30,7 +30,7 @@ class Programs:
     uefi: bytes
 
 
-def programs(folder: Path = FOLDER) -> Programs:
+def programs(folder: Path) -> Programs:
     """Raises AgentError(boot_loader) when the ramdisk has none."""
     try:
         return Programs(

@@ -47,7 +47,7 @@ def _openstack(drive: ConfigDrive) -> dict[str, bytes]:
 
 
 def _nocloud(drive: ConfigDrive) -> dict[str, bytes]:
-    """Its meta-data has names of its own; JSON is YAML. It has no place for ``files``: params refuses them."""
+    """Its meta-data has names of its own; JSON is YAML. There is no place for ``files``."""
     said = dict(drive.meta_data)
     meta_data = {"instance-id": said.get("uuid")}
     for ours, theirs in (("hostname", "local-hostname"), ("public_keys", "public-keys")):
@@ -67,7 +67,7 @@ def _nocloud(drive: ConfigDrive) -> dict[str, bytes]:
 
 
 def _vendor_text(value: Any) -> str:
-    """OpenStack's {"cloud-init": ...} as NoCloud's text: one document, or an archive of several."""
+    """OpenStack's {"cloud-init": ...} as NoCloud's text: a document, or an archive."""
     if isinstance(value, dict) and "cloud-init" in value:
         value = value["cloud-init"]
     if isinstance(value, str):

@@ -105,7 +105,7 @@ def install(
     write_filesystem: Callable[[Device], Stats],
     machine: str,
     command_line: str,
-    loader: Path = bootloader.FOLDER,
+    loader: Path | None = None,
     work: Path | None = None,
 ) -> Installed:
     """Everything from the empty disk to one that starts by itself.
@@ -116,7 +116,7 @@ def install(
     boot_loader, no_space; DeviceError; ToolError. The disk does not start then.
     """
     layout = check(image, device, machine=machine)
-    programs = bootloader.programs(loader)
+    programs = bootloader.programs(loader or bootloader.FOLDER)
     job = _Job(
         image=image,
         device=device,

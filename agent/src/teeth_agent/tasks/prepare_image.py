@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import platform
 import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+from teeth_agent import sysfs
 from teeth_agent.blockio import BlockDevice, aligned_buffer, open_device
 from teeth_agent.errors import AgentError, DeviceError
-from teeth_agent.image import memory, prepare, rootdisk
+from teeth_agent.image import memory, prepare, rootdisk, rootinstall
 from teeth_agent.image.params import ImageSpec, PrepareParams, read_prepare
 from teeth_agent.image.source import Deadline
 from teeth_agent.image.sourcing import open_source
@@ -42,8 +44,9 @@ def run(
         wwn=chosen.wwn,
     )
     memory.reset_peak()
+    write = _write_root if wanted.image.kind == "root" else _write
     with open_device(chosen.path, write=True) as device:
-        done = _write(wanted, device, chosen, context, reporter)
+        done = write(wanted, device, chosen, context, reporter)
     context.state.set_prepared(
         PreparedDisk(image_id=wanted.image.id, identity=chosen.identity, digest=wanted.image.digest)
     )
@@ -67,7 +70,7 @@ def run(
 
 
 def _check_supported(image: ImageSpec) -> None:
-    if (image.format, image.kind) != ("raw", "disk"):
+    if image.format == "qcow2":
         raise AgentError(
             f"params.image: {image.kind} images in {image.format} format cannot be written yet",
             code="image_format",
@@ -120,6 +123,43 @@ def _write(
     device.read_into(0, head)
     prepare.settle_partitions(device, has_table=gpt.block_size_of(head) is not None)
     return done
+
+
+def _write_root(
+    wanted: PrepareParams,
+    device: BlockDevice,
+    chosen: rootdisk.Candidate,
+    context: TaskContext,
+    reporter: Reporter,
+) -> prepare.Prepared:
+    """A file system or a tar: partitions and boot loader are made here."""
+    image, machine = wanted.image, platform.machine()
+    rootinstall.check(image, device, machine=machine)
+    reads_zero, seeks = context.state.is_zero(chosen.identity), chosen.rotational is True
+    with open_source(image, None, deadline=Deadline(wanted.deadline)) as source:
+        context.state.clear_zero(chosen.identity)
+        done = rootinstall.install(
+            image,
+            device,
+            source,
+            reporter,
+            write_filesystem=lambda window: prepare.write_image(
+                image, window, source, reads_zero=reads_zero, seeks=seeks, reporter=reporter
+            ),
+            machine=machine,
+            command_line=sysfs.read_text(context.sysfs_root, "/proc/cmdline", "") or "",
+        )
+    return prepare.Prepared(
+        raw_bytes=done.raw_bytes,
+        written_bytes=done.written_bytes,
+        skipped_bytes=done.skipped_bytes,
+        zero_bytes=done.zero_bytes,
+        restarts=source.restarts,
+        source=source.kind,
+        fetched_bytes=source.fetched_bytes,
+        peer_bytes=source.peer_bytes,
+        verify_method=done.verify_method,
+    )
 
 
 def _check_block_size(device: BlockDevice) -> Callable[[memoryview], None]:
