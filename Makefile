@@ -1,6 +1,6 @@
 # `make help` is the contract. Every target does the set-up it needs; a second run repeats nothing.
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-fast fuzz sim lies test-erase test-deploy test-lab image guest lab bench bench-erase lint types fmt schemas clean
+.PHONY: help setup demo test test-fast fuzz sim lies test-erase test-deploy test-lab image guest lab bench bench-erase bench-leave lint types fmt schemas clean
 TEETH := .venv/bin/teeth
 PYTEST := .venv/bin/python -m pytest
 # Two for each processor: many tests wait for a process, a timer or a disk.
@@ -75,6 +75,9 @@ bench: setup image ## Measure the JSON reader, pings under load, boot to dial-ho
 
 bench-erase: setup ## Measure overwriting and reading back beside nwipe, shred, dd, blkdiscard: build/bench/erase.json
 	@.venv/bin/python bench/erase.py
+
+bench-leave: setup image ## Measure leaving for the deployed system, kexec beside a restart: build/bench/leave.json
+	@PYTHONPATH=tests .venv/bin/python bench/leave.py
 
 lint: setup ## ruff, import-linter, dib-lint, shellcheck
 	@.venv/bin/ruff check .

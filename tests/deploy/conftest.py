@@ -23,6 +23,10 @@ from boot.conftest import (
 __all__ = ["accelerator", "kernel", "paths", "pytest_runtest_makereport", "ramdisk", "shares_held"]
 
 
+# Disks and images that a test makes.
+_LARGE = {".raw", ".disk", ".zst", ".qcow2"}
+
+
 @pytest.fixture
 def kept(request: pytest.FixtureRequest) -> Iterator[Path]:
     """The test's folder build/tests/TEST. When it fails the console's log, the wire's transcript and the
@@ -31,8 +35,8 @@ def kept(request: pytest.FixtureRequest) -> Iterator[Path]:
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
     yield folder
-    for disk in folder.rglob("*.raw"):
-        if disk.name != "console.raw":
-            disk.unlink()
+    for file in folder.rglob("*"):
+        if file.suffix in _LARGE and file.name != "console.raw":
+            file.unlink()
     if not request.node.stash.get(_FAILED, False):
         shutil.rmtree(folder.parent, ignore_errors=True)

@@ -21,7 +21,7 @@ from teeth.endpoint.taskstate import Task, TaskState
 from teeth.errors import TeethError
 from teeth.lab.accel import Accelerator, steady_cpus
 from teeth.lab.console import Banner, find_banners
-from teeth.lab.disk import VirtualDisk
+from teeth.lab.disk import Bus, VirtualDisk
 from teeth.lab.firmware import Firmware
 from teeth.lab.machine import DirectBoot, DiskBoot, Machine, NetworkBoot
 from teeth.lab.network import HOST_ADDRESS, Nic
@@ -30,6 +30,7 @@ from teeth.service import KERNEL_ARGUMENTS, Endpoint, EndpointConfig
 from teeth_protocol import methods
 
 MIB = 1 << 20
+SERIAL = "TEETH-TARGET"
 # Deadlines, not expectations: several times what a busy host needs under plain emulation.
 HOME = 300.0
 TASK = 600.0
@@ -84,7 +85,8 @@ class Words:
 class Landed:
     """What the deployed system said of itself when it phoned home.
 
-    ``user_space``: seconds from the run_image command to its first program, by the host's clock.
+    ``seconds`` from the run_image command, by the host's clock: ``leaving`` (the agent's last word),
+    ``kernel`` (its first line), ``user_space`` (the deployed system's first program), ``landed``.
     """
 
     task: Task
@@ -92,7 +94,7 @@ class Landed:
     boot_id: str
     command_line: str
     files: Mapping[str, str | None]
-    user_space: float
+    seconds: Mapping[str, float]
 
     def facts(self) -> dict[str, str]:
         """What the user data's own script saw: root, root_bytes, part_bytes, firmware."""
@@ -153,11 +155,14 @@ class Site:
         files = [WRITTEN, INJECTED, FACTS, RELEASE]
         task_id = await self.endpoint.run_image(self.node_id, params, report_files=files)
         gone = (TaskState.LEAVING, TaskState.UNKNOWN, TaskState.COMPLETE)
+        seconds = {}
         await self.reach(task_id, gone, within=TASK)
-        await self.machine.wait_for(KERNEL, within=LANDING, since=since)
-        await self.machine.wait_for(USER_SPACE, within=LANDING, since=since)
-        user_space = time.monotonic() - began
+        seconds["leaving"] = time.monotonic() - began
+        for name, pattern in (("kernel", KERNEL), ("user_space", USER_SPACE)):
+            await self.machine.wait_for(pattern, within=LANDING, since=since)
+            seconds[name] = time.monotonic() - began
         task = await self.reach(task_id, (TaskState.COMPLETE,), within=LANDING)
+        seconds["landed"] = time.monotonic() - began
         facts = (task.result or {})["landing"]
         return Landed(
             task=task,
@@ -165,7 +170,7 @@ class Site:
             boot_id=facts["boot_id"],
             command_line=facts["cmdline"],
             files=facts["files"],
-            user_space=user_space,
+            seconds=seconds,
         )
 
     def firmware_ran_again(self) -> bool:
@@ -203,6 +208,14 @@ class Plan:
             disks=self.disks,
             extra=_ROM_ONLY if self.firmware is Firmware.UEFI else (),
         )
+
+
+def empty_disk(path: Path, size: int, bus: Bus) -> VirtualDisk:
+    """A disk that a machine may start from, with nothing on it; its serial number is SERIAL."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("wb") as stream:
+        stream.truncate(size)
+    return VirtualDisk(path=path, size=size, bus=bus, serial=SERIAL, boot=True)
 
 
 @asynccontextmanager

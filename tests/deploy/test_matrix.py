@@ -10,18 +10,17 @@ from pathlib import Path
 
 import pytest
 
-from deploy.site import INJECTED, MIB, WRITTEN, Landed, Plan, Site, Words, site
+from deploy.site import INJECTED, MIB, SERIAL, WRITTEN, Landed, Plan, Site, Words, empty_disk, site
 from teeth.boot.images import ImageFile, load_image
 from teeth.build.guest import build_guest, guest_folder
 from teeth.demo import proof
 from teeth.lab.accel import Accelerator
-from teeth.lab.disk import Bus, VirtualDisk
+from teeth.lab.disk import Bus
 from teeth.lab.firmware import Firmware
 from teeth.paths import Paths
 
 pytestmark = [pytest.mark.boot, pytest.mark.image, pytest.mark.machines(1024)]
 
-SERIAL = "TEETH-TARGET"
 DISK = 1280 * MIB
 RELEASES, KINDS, BOOTS = ("bookworm", "trixie"), ("disk",), ("kexec", "reboot")
 FULL = bool(os.environ.get("FULL"))
@@ -67,9 +66,7 @@ async def test_it_lands(
     case: Case, kept: Path, ramdisk: Path, accelerator: Accelerator, paths: Paths
 ) -> None:
     image = image_of(paths, case)
-    target = VirtualDisk(path=kept / "target.raw", size=DISK, bus=case.bus, serial=SERIAL, boot=True)
-    with target.path.open("wb") as stream:
-        stream.truncate(target.size)
+    target = empty_disk(kept / "target.raw", DISK, case.bus)
     plan = Plan(
         folder=kept,
         ramdisk=ramdisk,
@@ -114,7 +111,7 @@ def assert_it_is(case: Case, landed: Landed, words: Words, here: Site) -> None:
     assert "root=" in landed.command_line
     assert "teeth." not in landed.command_line
     assert landed.facts()["firmware"] == case.firmware.value
-    print(f"{case}: {landed.user_space:.1f} s from run_image to user space")
+    print(f"{case}: {landed.seconds['user_space']:.1f} s from run_image to user space")
 
 
 def assert_no_secret(folder: Path, words: Words) -> None:

@@ -11,7 +11,7 @@ from typing import Any
 from teeth.errors import UsageError
 
 # What of an image's manifest goes over the wire; the rest (layout, packages) is for people.
-_WIRE = ("id", "name", "size", "digest", "format", "compression", "raw_size", "raw_digest")
+_WIRE = ("id", "name", "kind", "size", "digest", "format", "compression", "raw_size", "raw_digest")
 _NEEDED = ("id", "size", "digest", "format")
 
 
