@@ -8,6 +8,7 @@ import mmap
 import os
 import stat
 import struct
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Protocol, runtime_checkable
@@ -28,6 +29,9 @@ _FILE_BLOCK = 512
 # One BLKZEROOUT must return often enough to be cancelled; 256 MiB is at most seconds on a slow disk.
 _ZERO_STEP = 256 << 20
 _ZERO_BUFFER = 1 << 20
+# udev looks into each partition that appears, and holds it for as long: milliseconds, on a busy machine more.
+_REREAD_PATIENCE = 10.0
+_REREAD_PAUSE = 0.05
 
 
 class Device(Protocol):
@@ -122,19 +126,29 @@ class BlockDevice:
     def reread_partitions(self) -> None:
         """Let the kernel read the partition table again; nothing to do for files and unpartitionable devices.
 
-        Raises DeviceError(device_busy) while a partition is in use.
+        Raises DeviceError(device_busy) while a partition is in use, and stays so for ten seconds.
         """
         if self._regular:
             return
-        try:
-            fcntl.ioctl(self._descriptor, _BLKRRPART)
-        except OSError as error:
-            # EINVAL: this device (a partition, a loop device without -P) cannot have partitions.
-            if error.errno not in (errno.EINVAL, errno.ENOTTY):
-                code = "device_busy" if error.errno == errno.EBUSY else "device_failed"
-                raise DeviceError(
-                    f"{self.path}: the partition table cannot be read again: {error.strerror}", code=code
-                ) from error
+        deadline = time.monotonic() + _REREAD_PATIENCE
+        while True:
+            try:
+                fcntl.ioctl(self._descriptor, _BLKRRPART)
+            except OSError as error:
+                # EINVAL: this device (a partition, a loop device without -P) cannot have partitions.
+                if error.errno in (errno.EINVAL, errno.ENOTTY):
+                    return
+                if error.errno != errno.EBUSY or time.monotonic() >= deadline:
+                    raise self._not_reread(error) from error
+                time.sleep(_REREAD_PAUSE)
+            else:
+                return
+
+    def _not_reread(self, error: OSError) -> DeviceError:
+        code = "device_busy" if error.errno == errno.EBUSY else "device_failed"
+        return DeviceError(
+            f"{self.path}: the partition table cannot be read again: {error.strerror}", code=code
+        )
 
     def zones(self) -> tuple[Zone, ...]:
         """As they are now; () when there are none. Raises DeviceError(zones_unreadable)."""

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import errno
+import fcntl
 import os
 import shutil
 import subprocess
 
 import pytest
 
+from teeth_agent import blockio
 from teeth_agent.blockio import ZonedDevice, aligned_buffer, open_device, zones_of
 from teeth_agent.errors import DeviceError
 
@@ -85,6 +88,34 @@ def test_writing_past_the_end_fails_before_anything_is_written(path):
 def test_partitions_may_be_read_again_where_there_can_be_none(path):
     with open_device(path, write=True) as device:
         device.reread_partitions()
+
+
+@pytest.mark.parametrize(("held", "patience", "code"), [(2, 10.0, ""), (1, 0.0, "device_busy")])
+def test_a_partition_that_is_looked_into_is_waited_for(image, monkeypatch, held, patience, code):
+    device, asked = attach(image), []
+
+    def ioctl(descriptor, request, *rest):
+        if request != blockio._BLKRRPART:
+            return real(descriptor, request, *rest)
+        asked.append(request)
+        if len(asked) <= held:
+            raise OSError(errno.EBUSY, os.strerror(errno.EBUSY))
+        return 0
+
+    real = fcntl.ioctl
+    monkeypatch.setattr(blockio.fcntl, "ioctl", ioctl)
+    monkeypatch.setattr(blockio, "_REREAD_PATIENCE", patience)
+    try:
+        with open_device(device, write=True) as opened:
+            if code:
+                with pytest.raises(DeviceError) as caught:
+                    opened.reread_partitions()
+                assert caught.value.code == code
+            else:
+                opened.reread_partitions()
+    finally:
+        subprocess.run(["losetup", "-d", device], check=True)
+    assert len(asked) == (held if code else held + 1)
 
 
 def test_a_device_is_written_by_one_at_a_time(image):
