@@ -35,6 +35,8 @@ from teeth.endpoint.httpserver import listening_socket, serve
 from teeth.endpoint.hub import Hub
 from teeth.endpoint.landing import landing_app, landing_script, new_ticket, with_landing
 from teeth.endpoint.logs import log_to, note
+from teeth.endpoint.nearby import Nearby
+from teeth.endpoint.neighbourhood import Neighbourhood
 from teeth.endpoint.nodestore import Node
 from teeth.endpoint.pages import Pages
 from teeth.endpoint.server import AgentListener
@@ -71,6 +73,7 @@ class EndpointConfig:
     ``certificate_lifetime``  of a client certificate, in seconds.
     ``admission``  what is taken on before it is known who dials.
     ``plaintext``  a listener without TLS and without authority, for development; loopback only.
+    ``nearby``     caches of images, and networks whose machines may fetch images from each other.
     ``ramdisk``    folder with vmlinuz and initramfs, None when nothing is booted from here.
     ``images``     further images, beside those of the store in ``data``.
     ``image_caches``  ``http://HOST:PORT`` of caches in front of the boot door, asked for images before it.
@@ -93,6 +96,7 @@ class EndpointConfig:
     certificate_lifetime: float = LIFETIME
     plaintext: Address | None = None
     admission: AdmissionLimits = field(default_factory=AdmissionLimits)
+    nearby: Nearby = field(default_factory=Nearby)
     transcript: Path | None = None
     log: Path | None = None
 
@@ -343,9 +347,12 @@ class Endpoint:
         self._pages = Pages(db.engine)
         signer = ClientSigner(self._authority, lifetime=config.certificate_lifetime)
         self._registrar = Registrar(db.engine, _Tokens(self._grants), signer)
-        self._hub = Hub(SqlStores(db), self._registrar.admit, transcript)
+        near = Neighbourhood(config.nearby, self.boot_url)
+        self._hub = Hub(SqlStores(db), self._registrar.admit, transcript, fit=near.fit)
         self._stack.push_async_callback(self._hub.close)
         await self._hub.recover()
+        sharing = asyncio.create_task(near.follow(self._hub, enter(self._hub.feed.subscribe())))
+        self._stack.push_async_callback(_cancel, sharing)
         self._certificates = CertificateBook(db.engine, signing_key(config.data), ca=self.ca_digest)
         self._certifier = Certifier(self._hub.db, self._certificates)
         await self._certifier.certify()

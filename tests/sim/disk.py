@@ -108,6 +108,9 @@ class Transaction:
     def params(self, task_id: str) -> dict[str, Any] | None:
         return self.disk.params.get(task_id)
 
+    def replace_params(self, task_id: str, params: Mapping[str, Any]) -> None:
+        self.put(self.disk.params, task_id, dict(params))
+
     def wipe(self, task_id: str) -> None:
         self.put(self.disk.params, task_id, _GONE)
 

@@ -11,8 +11,6 @@ from teeth.errors import UsageError
 # What nginx would take for something else than a part of a path, even between quotes.
 _PLAIN_PATH = re.compile(r"/[A-Za-z0-9/._+@:=,-]*\Z")
 _SIZE = re.compile(r"[1-9][0-9]{0,9}[kmg]\Z")
-# Where an image lies below the store's folder; $1 is sha256-HEX.
-_FILE = "/$1"
 
 
 def front_config(*, listen: str, upstream: str, store: Path) -> str:
@@ -20,7 +18,7 @@ def front_config(*, listen: str, upstream: str, store: Path) -> str:
 
     ``listen`` and ``upstream`` are HOST:PORT. Raises UsageError for what nginx could misread.
     """
-    return _filled("front.conf", LISTEN=listen, UPSTREAM=upstream, STORE=_path(store), FILE=_FILE)
+    return _filled("front.conf", LISTEN=listen, UPSTREAM=upstream, STORE=_path(store))
 
 
 def rack_config(*, listen: str, upstream: str, cache: Path, size: str) -> str:

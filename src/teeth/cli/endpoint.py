@@ -15,6 +15,7 @@ from teeth.boot.door import TRANSFERS
 from teeth.boot.images import load_image
 from teeth.cli.address import ADDRESS, Address, shown
 from teeth.cli.nginx import nginx
+from teeth.endpoint.nearby import Nearby, parse_cache, parse_network
 from teeth.errors import UsageError
 from teeth.service import Endpoint, EndpointConfig
 
@@ -52,9 +53,9 @@ endpoint.add_command(nginx)
 @click.option(
     "--image-cache",
     "image_caches",
-    metavar="URL",
+    metavar="[NETWORK=]URL",
     multiple=True,
-    help="HTTP cache asked for images first.",
+    help="HTTP cache asked for images first, by the machines of this network or by all.",
 )
 @click.option(
     "--image-transfers",
@@ -64,6 +65,13 @@ endpoint.add_command(nginx)
     help="How many images leave at the same time.",
 )
 @click.option("--require-signed-images", is_flag=True, help="Machines take no other images.")
+@click.option(
+    "--peer-images",
+    "peers",
+    multiple=True,
+    metavar="NETWORK",
+    help="Machines of this network may fetch images from each other.",
+)
 @click.option("--transcript", type=_FILE, help="Write every message here, secrets redacted.")
 @click.option("--log", type=_FILE, help="Write the log here, a JSON object a line.")
 def run(
@@ -80,6 +88,7 @@ def run(
     image_caches: tuple[str, ...],
     image_transfers: int,
     require_signed_images: bool,
+    peers: tuple[str, ...],
     transcript: Path | None,
     log: Path | None,
 ) -> None:
@@ -94,9 +103,13 @@ def run(
         names=names,
         ramdisk=ramdisk,
         images=tuple(load_image(folder) for folder in images),
-        image_caches=tuple(_cache(url) for url in image_caches),
+        image_caches=tuple(_cache(text) for text in image_caches if _is_url(text)),
         image_transfers=image_transfers,
         require_signed_images=require_signed_images,
+        nearby=Nearby(
+            caches=tuple(parse_cache(text) for text in image_caches if not _is_url(text)),
+            peers=tuple(parse_network(text) for text in peers),
+        ),
         transcript=transcript,
         log=log,
     )
@@ -104,6 +117,10 @@ def run(
         raise UsageError("listening on every address needs --advertise HOST, the one that machines can reach")
     _allow_open_files()
     asyncio.run(_serve(config, api))
+
+
+def _is_url(text: str) -> bool:
+    return text.startswith(("http://", "https://"))
 
 
 def _cache(url: str) -> str:

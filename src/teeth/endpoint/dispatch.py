@@ -13,6 +13,7 @@ from teeth.endpoint.identity import PeerIdentity
 from teeth.endpoint.logs import note
 from teeth.endpoint.stores import Stores
 from teeth.endpoint.taskstate import Task
+from teeth.endpoint.taskstore import Fit
 from teeth_protocol import methods
 from teeth_protocol.errors import Problem
 from teeth_stream import Peer, RemoteError
@@ -44,9 +45,13 @@ class Seat(Protocol):
 
 
 class Dispatch:
-    """Sends tasks and cancellations. ``publish`` is told of every task that changed by an answer."""
+    """Sends tasks and cancellations. ``publish`` is told of every task that changed by an answer; ``fitted``
+    says what a task's params become for this session's machine, None if nothing."""
 
-    def __init__(self, stores: Stores, publish: Callable[[Task], None]) -> None:
+    def __init__(
+        self, stores: Stores, publish: Callable[[Task], None], fitted: Callable[[Seat, Task], Fit | None]
+    ) -> None:
+        self._fitted = fitted
         self._stores = stores
         self._publish = publish
         self._under_way: set[tuple[int, str]] = set()  # (session, task) whose command is being sent
@@ -79,7 +84,13 @@ class Dispatch:
         """The store is asked before every attempt: while this one waited the task may have been cancelled."""
         stores = self._stores
         while True:
-            params = await stores.call(stores.tasks.sending, task.task_id, session.boot_id, session.epoch)
+            params = await stores.call(
+                stores.tasks.sending,
+                task.task_id,
+                session.boot_id,
+                session.epoch,
+                self._fitted(session, task),
+            )
             if params is None:
                 return
             try:

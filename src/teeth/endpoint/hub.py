@@ -18,6 +18,7 @@ from teeth.endpoint.identity import PeerIdentity
 from teeth.endpoint.logs import note
 from teeth.endpoint.stores import Stores
 from teeth.endpoint.taskstate import Status, Task, TaskState, Verdict
+from teeth.endpoint.taskstore import Fit
 from teeth.endpoint.transcript import Transcript
 from teeth.errors import TeethError
 from teeth_protocol.errors import ProblemError
@@ -50,8 +51,9 @@ class Hub:
         limits: Limits | None = None,
         clock: Callable[[], float] = time.time,
         jitter: Callable[[], float] = random.random,
+        fit: Callable[[Seat, Task], Fit | None] = lambda _session, _task: None,
     ) -> None:
-        """``jitter`` gives numbers in [0, 1), for its sessions' pings."""
+        """``jitter`` gives numbers in [0, 1), for its sessions' pings. ``fit``: see Dispatch."""
         self.db = db
         self.jitter = jitter
         self.clock = clock
@@ -60,7 +62,8 @@ class Hub:
         self.nodes = db.nodes
         self.tasks = db.tasks
         self.feed = Feed()
-        self._dispatch = Dispatch(db, self._publish)
+        self._fit = fit
+        self._dispatch = Dispatch(db, self._publish, self._fitted)
         self._admit = admit
         self._sessions: dict[str, Seat] = {}
         # Sessions whose end is not in the store yet: (session, reason, whether it was its node's newest).
@@ -361,6 +364,22 @@ class Hub:
         session = self._sessions.get(task.node_id)
         if session is not None and task.state.over:
             session.start(self._dispatch.send_waiting(session))
+
+    def _fitted(self, session: Seat, task: Task) -> Fit | None:
+        """What ``fit`` says, but for what would not go over the wire."""
+        fit = self._fit(session, task)
+        if fit is None:
+            return None
+
+        def fitted(params: Mapping[str, Any]) -> Mapping[str, Any]:
+            changed = fit(params)
+            try:
+                self._check_size(task.method, changed)
+            except TeethError:
+                return params
+            return changed
+
+        return fitted
 
     def _check_size(self, method: str, params: Mapping[str, Any]) -> None:
         """What the agent would refuse as a broken line is refused here, where somebody can read it."""

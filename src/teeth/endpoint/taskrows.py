@@ -44,6 +44,8 @@ class TaskRows(Protocol):
         """What ``add`` was given, None once it was wiped."""
         ...
 
+    def replace_params(self, task_id: str, params: Mapping[str, Any]) -> None: ...
+
     def wipe(self, task_id: str) -> None:
         """Forget the params with their secrets."""
         ...
@@ -110,6 +112,10 @@ class _SqlRows:
         query = sa.select(task_secrets.c.params).where(task_secrets.c.task_id == task_id)
         params: dict[str, Any] | None = self._connection.execute(query).scalar_one_or_none()
         return params
+
+    def replace_params(self, task_id: str, params: Mapping[str, Any]) -> None:
+        mine = task_secrets.c.task_id == task_id
+        self._connection.execute(task_secrets.update().where(mine).values(params=dict(params)))
 
     def wipe(self, task_id: str) -> None:
         self._connection.execute(task_secrets.delete().where(task_secrets.c.task_id == task_id))

@@ -15,6 +15,7 @@ from teeth.errors import TeethError
 from teeth_protocol.errors import ProblemError
 
 Step = Callable[[Task, float], Task]
+Fit = Callable[[Mapping[str, Any]], Mapping[str, Any]]
 
 
 class TaskStore:
@@ -76,8 +77,13 @@ class TaskStore:
             tasks = rows.listing(node_id, open_only=True)
         return [task for task in tasks if task.state is TaskState.QUEUED]
 
-    def sending(self, task_id: str, boot_id: str, epoch: int) -> dict[str, Any] | None:
+    def sending(
+        self, task_id: str, boot_id: str, epoch: int, fit: Fit | None = None
+    ) -> dict[str, Any] | None:
         """Note that the task goes to this boot and return its whole params; None when it may not be sent.
+
+        ``fit``: what they become when they leave for the first time. Kept, because what is repeated must be
+        the same: an agent refuses an id that it knows with other params.
 
         Noted before it is sent: from then on only this boot can say that it does not have it. None also when
         ``epoch`` is not the newest: a session that is over must not speak for the one that took its place.
@@ -88,6 +94,9 @@ class TaskStore:
                 return None
             if not taskstate.may_send(task, rows.listing(task.node_id, open_only=True)):
                 return None
+            if task.boot_id is None and fit is not None:
+                params = dict(fit(params))
+                rows.replace_params(task_id, params)
             if task.boot_id != boot_id:
                 _save(rows, dataclasses.replace(task, boot_id=boot_id))
         return params

@@ -169,8 +169,9 @@ def test_options_that_do_not_go_together_are_refused(options):
 def front(tmp_path):
     """nginx in front of the boot door: (its port, the door)."""
     store = tmp_path / "store"
-    store.mkdir()
-    (store / NAME).write_bytes(IMAGE)
+    (store / NAME).mkdir(parents=True)
+    (store / NAME / "image").write_bytes(IMAGE)
+    (store / NAME / "manifest").write_bytes(b"{}")
     port = free_port()
     with boot_door(tmp_path) as door:
         config = front_config(listen=f"127.0.0.1:{port}", upstream=f"127.0.0.1:{door.port}", store=store)
@@ -188,6 +189,9 @@ def test_in_front_of_the_endpoint_images_come_from_the_folder_and_the_rest_from_
     assert "immutable" in headers["cache-control"]
     assert headers["content-type"] == "application/octet-stream"
     assert ask(port, IMAGE_PATH, "HEAD")[1]["content-length"] == str(len(IMAGE))
+    code, headers, body = ask(port, f"{IMAGE_PATH}/manifest?v=1")
+    assert (code, body) == (200, b"{}")
+    assert "immutable" in headers["cache-control"]
     assert door.sent == []  # nobody needed the endpoint for that
     code, headers, body = ask(port, f"/boot/ipxe?mac={MAC}")
     assert (code, headers["cache-control"]) == (200, "no-store")
@@ -198,6 +202,9 @@ def test_in_front_of_the_endpoint_images_come_from_the_folder_and_the_rest_from_
     ("method", "path", "code"),
     [
         ("GET", f"/images/sha256-{'0' * 64}", 404),
+        ("GET", f"/images/sha256-{'0' * 64}/manifest", 404),
+        ("GET", f"{IMAGE_PATH}/image", 404),
+        ("GET", f"{IMAGE_PATH}/about.json", 404),
         ("GET", f"/images/../{NAME}", 404),
         ("GET", f"/images/{NAME}/../../../../../etc/passwd", 400),
         ("GET", "/images/%2e%2e/%2e%2e/etc/passwd", 400),
@@ -261,6 +268,25 @@ def test_boot_scripts_are_asked_for_each_time(tmp_path):
         assert asked == [b"first", b"second", b"third"]
         assert [path for path, _ in upstream.requests] == [f"/boot/ipxe?mac={MAC}"] * 3
         assert not any(path.is_file() for path in (tmp_path / "cache").rglob("*"))
+
+
+def test_a_manifest_is_kept_by_the_digest_in_its_address(tmp_path):
+    texts = iter([b"one", b"two"])
+
+    def manifest(request: Request) -> None:
+        text = next(texts)
+        request.head(200, Content_Length=len(text), Cache_Control="public, max-age=31536000, immutable")
+        request.wfile.write(text)
+
+    path = f"{IMAGE_PATH}/manifest?v="
+    with serving(b"", manifest) as upstream, rack(tmp_path, upstream.server_address[1]) as port:
+        assert [ask(port, f"{path}{version}")[2] for version in "aabba"] == [
+            b"one",
+            b"one",
+            b"two",
+            b"two",
+            b"one",
+        ]
 
 
 def no_store(request: Request) -> None:
