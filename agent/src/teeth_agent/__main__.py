@@ -9,6 +9,7 @@ import os
 import sys
 import time
 import traceback
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,9 @@ from typing import Any
 from teeth_agent import config, netlink, run, tasks
 from teeth_agent.config import Config
 from teeth_agent.errors import AgentError
+from teeth_agent.image.cache.cache import ImageCache
+from teeth_agent.image.cache.mounts import SystemMounts
+from teeth_agent.image.cache.place import CachePartition
 from teeth_agent.inventory import machine
 from teeth_agent.network.bring_up import Network, network
 from teeth_agent.run import Orphans
@@ -93,7 +97,12 @@ async def _home(parts: _Parts, net: Network) -> Home:
     links = await netlink.links()
     macs = [net.link.mac, *(link.mac for link in links if link.kind == "" and link.mac != net.link.mac)]
     runner = TaskRunner(
-        TaskContext(boot_id=parts.boot_id, state=SharedState(), drives_free=parts.start_look.wait),
+        TaskContext(
+            boot_id=parts.boot_id,
+            state=SharedState(),
+            drives_free=parts.start_look.wait,
+            cache=ImageCache(look=_cache_partitions, mounts=SystemMounts(), root=_ROOT),
+        ),
         spool,
         tasks.load,
         console.say,
@@ -120,6 +129,12 @@ async def _home(parts: _Parts, net: Network) -> Home:
         inventory=lambda: asyncio.to_thread(_inventory, settings),
         status=lambda: asyncio.to_thread(_status, parts, net),
     )
+
+
+def _cache_partitions() -> Sequence[CachePartition]:
+    from teeth_agent.tasks.cachedisks import cache_partitions  # not needed before the first image
+
+    return cache_partitions(_ROOT)
 
 
 def _status(parts: _Parts, net: Network) -> dict[str, Any]:

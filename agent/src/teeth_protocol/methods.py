@@ -53,7 +53,7 @@ _ALL = (
     Method(name=DISK_ERASE, asked_by=ENDPOINT, task=True, destructive=True),
     Method(name=FIRMWARE_SECURE, asked_by=ENDPOINT, task=True, destructive=True, served=False),
     Method(name=QC, asked_by=ENDPOINT, task=True, served=False),
-    Method(name=CACHE_IMAGES, asked_by=ENDPOINT, task=True, served=False),
+    Method(name=CACHE_IMAGES, asked_by=ENDPOINT, task=True),
     Method(name=PREPARE_IMAGE, asked_by=ENDPOINT, task=True, destructive=True),
     Method(name=RUN_IMAGE, asked_by=ENDPOINT, task=True, destructive=True),
 )

@@ -14,7 +14,7 @@ from teeth_agent.erase.model import Unit
 from teeth_agent.erase.policy import Policy, Removable
 
 # Others may be reading and writing these right now: erased only when named.
-_SHARED = ("iscsi", "fc", "nvme-tcp", "nvme-rdma", "nvme-fc", "nvme-loop")
+SHARED = ("iscsi", "fc", "nvme-tcp", "nvme-rdma", "nvme-fc", "nvme-loop")
 _REMOVABLE = ("usb", "sd")
 
 
@@ -76,7 +76,7 @@ def protect(unit: Unit, facts: Facts, policy: Policy) -> Stop | None:
 
 def is_shared(unit: Unit) -> bool:
     """Whether other machines can reach it by its very transport."""
-    return any(medium.transport in _SHARED for medium in unit.media)
+    return any(medium.transport in SHARED for medium in unit.media)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -116,7 +116,7 @@ class Fetch:
 
     def _verified(self, tap: Tap, chunks: ChunkDigests) -> Iterator[memoryview]:
         buffer = memoryview(bytearray(min(chunks.chunk, self.size)))
-        for index in range(tap.position // chunks.chunk, len(chunks)):
+        for index in range(-(-tap.position // chunks.chunk), len(chunks)):
             block = buffer[: chunks.length(index)]
             _fill_right(tap, chunks, index, block)
             yield block

@@ -12,7 +12,7 @@ from teeth_protocol import methods
 TaskFunction = Callable[[Mapping[str, Any], TaskContext, Reporter], dict[str, Any]]
 
 # The wire methods that ``load`` has a function for.
-SERVED = (methods.DISK_ERASE, methods.PREPARE_IMAGE, methods.RUN_IMAGE)
+SERVED = (methods.DISK_ERASE, methods.CACHE_IMAGES, methods.PREPARE_IMAGE, methods.RUN_IMAGE)
 
 
 def load(method: str) -> TaskFunction | None:
@@ -24,6 +24,8 @@ def load(method: str) -> TaskFunction | None:
     match method:
         case methods.DISK_ERASE:
             from teeth_agent.tasks.disk_erase import run
+        case methods.CACHE_IMAGES:
+            from teeth_agent.tasks.cache_images import run
         case methods.PREPARE_IMAGE:
             from teeth_agent.tasks.prepare_image import run
         case methods.RUN_IMAGE:

@@ -10,6 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from teeth_agent.errors import AgentError
+from teeth_agent.image.cache.cache import ImageCache
+from teeth_agent.image.cache.mounts import SystemMounts
 from teeth_protocol import methods
 
 
@@ -71,7 +73,7 @@ class Scope(enum.Enum):
 
 def scope_of(method: str, params: Mapping[str, Any]) -> Scope:
     """Whatever does not plainly say less is after the whole machine."""
-    if method == methods.PREPARE_IMAGE:
+    if method in (methods.PREPARE_IMAGE, methods.CACHE_IMAGES):
         return Scope.SOME
     if method == methods.DISK_ERASE:
         if params.get("plan") is True:
@@ -136,6 +138,11 @@ def _claim_nothing(devices: Iterable[str]) -> None:
     """The claim of a task that runs alone."""
 
 
+def _memory_only() -> ImageCache:
+    """The cache of a machine without a partition for it."""
+    return ImageCache(look=lambda: (), mounts=SystemMounts())
+
+
 def _wait_for_nothing(seconds: float) -> None:
     """The wait of a task that runs alone."""
 
@@ -146,7 +153,7 @@ class TaskContext:
 
     ``claim``: to be called with the identities of all devices before the first of them is changed; raises
     AgentError(device_busy) when another task has one. ``drives_free`` waits so many seconds at most until
-    nothing else of this agent is at the drives.
+    nothing else of this agent is at the drives. ``cache``: this machine's images.
     """
 
     boot_id: str
@@ -154,3 +161,4 @@ class TaskContext:
     state: SharedState = field(default_factory=SharedState)
     claim: Callable[[Iterable[str]], None] = _claim_nothing
     drives_free: Callable[[float], object] = _wait_for_nothing
+    cache: ImageCache = field(default_factory=_memory_only)

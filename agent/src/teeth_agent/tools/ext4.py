@@ -17,6 +17,14 @@ def check(path: str) -> bool:
     return done.returncode in _SOUND
 
 
+def settle(path: str) -> bool:
+    """Whether it can be mounted: its journal is replayed, and it is read whole only if it says it has to be.
+
+    Raises ToolError if the tool is missing.
+    """
+    return run(["e2fsck", "-p", path], timeout=_TIMEOUT, check=False).returncode in _SOUND
+
+
 def grow(path: str) -> None:
     """To the end of ``path``; it must have been checked. Then it is looked at whole.
 
