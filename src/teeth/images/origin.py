@@ -147,7 +147,8 @@ class Download:
                 headers["if-range"] = self._etag
         with self._client.stream("GET", self._url, headers=headers) as response:
             skip = self._begin(response)
-            for block in response.iter_raw(BLOCK):
+            # As it comes: what a block of a wished size waits for would be lost with the connection.
+            for block in response.iter_raw():
                 if skip is not None:
                     block = skip.pass_over(block)
                 if not block:

@@ -228,12 +228,12 @@ class TarTree(_Linked):
             if count >= _MAX_MEMBERS:
                 raise BadImage(f"the tar has more than {_MAX_MEMBERS} members")
             tar.members = []  # type: ignore[attr-defined]  # it would keep every one
-            path = "/" + "/".join(part for part in one.name.split("/") if part not in ("", "."))
+            path = _below_root(one.name)
             entry: tuple[int, int, str | None]
             if one.issym():
                 entry = (0, -1, one.linkname)
             elif one.islnk():
-                entry = self._members.get("/" + one.linkname.lstrip("./"), (0, -1, None))
+                entry = self._members.get(_below_root(one.linkname), (0, -1, None))
             else:
                 entry = (one.offset_data, one.size if one.isreg() else -1, None)
             self._members[path] = entry
@@ -259,3 +259,7 @@ class TarTree(_Linked):
     def _link(self, path: str) -> str | None:
         entry = self._members.get(path)
         return None if entry is None else entry[2]
+
+
+def _below_root(name: str) -> str:
+    return "/" + "/".join(part for part in name.split("/") if part not in ("", "."))

@@ -11,9 +11,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
 
 from teeth.boot.door import boot_app
+from teeth.boot.fileanswer import IMMUTABLE, FileAnswer
 from teeth.boot.grants import Grant
 from teeth.boot.ipxe import LOCAL_DISK, BootTarget
 from teeth.boot.transfers import Transfers
@@ -269,3 +271,20 @@ async def test_who_leaves_in_the_middle_leaves_a_place(door: Door) -> None:
         name, sent = await door.served.get()
     assert (name, 1 << 20 <= sent < 1 << 30) == (LARGE, True)
     assert (await door.get(f"/images/{STORED}")).status == 200
+
+
+async def test_a_server_without_the_extension_gets_the_bytes(tmp_path: Path) -> None:
+    (tmp_path / "disk.img").write_bytes(IMAGE)
+    told: list[tuple[str, int]] = []
+    answer = FileAnswer(
+        tmp_path / "disk.img", "disk", lambda *one: told.append(one), etag="x", cache=IMMUTABLE
+    )
+    transport = httpx.ASGITransport(answer)
+    async with httpx.AsyncClient(transport=transport, base_url="http://x") as client:
+        whole = await client.get("/")
+        assert (whole.content, whole.headers["etag"]) == (IMAGE, '"x"')
+        part = await client.get("/", headers={"range": "bytes=1-1048577"})
+        assert (part.status_code, part.content) == (206, IMAGE[1:1048578])
+        (tmp_path / "disk.img").unlink()
+        assert (await client.get("/")).status_code == 404
+    assert told == [("disk", len(IMAGE)), ("disk", 1048577)]
