@@ -102,6 +102,7 @@ async def _home(parts: _Parts, net: Network) -> Home:
             state=SharedState(),
             drives_free=parts.start_look.wait,
             cache=ImageCache(look=_cache_partitions, mounts=SystemMounts(), root=_ROOT),
+            image_key=settings.image_key,
         ),
         spool,
         tasks.load,

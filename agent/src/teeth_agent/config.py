@@ -14,7 +14,7 @@ from teeth_agent.errors import AgentError
 
 BAKED = "/etc/teeth/agent.json"
 BAKED_CA = "/etc/teeth/ca.pem"
-_CA_DIGEST = re.compile(r"sha256:[0-9a-f]{64}\Z")
+_DIGEST = re.compile(r"sha256:[0-9a-f]{64}\Z")
 _MAX_ENDPOINTS = 8
 _MAX_BUILT = 2**33  # the year 2242; a build time beyond it is no build time
 # RFC 1123; resolvers raise odd errors for anything else.
@@ -35,6 +35,7 @@ class Config:
     ``endpoints`` are tried in order. ``ca_digest`` ("sha256:HEX" of the CA certificate's DER) or ``ca_file``
     says whom to trust; with neither the agent never dials. ``token`` reads the join token, a secret, anew
     from where it came ("" if there is none): nothing keeps it, so nothing can leak it.
+    ``image_key`` ("sha256:HEX" of a raw Ed25519 key): only images that it signed are taken; None: any.
     ``boot_mac`` is the address of the NIC that the firmware booted from, "" if unknown.
     """
 
@@ -46,6 +47,7 @@ class Config:
     ramdisk: str
     built: int
     version: str
+    image_key: str | None = None
 
 
 def parse_cmdline(text: str) -> dict[str, str]:
@@ -90,8 +92,12 @@ def load(root: Path = Path("/")) -> Config:
     if len(texts) > _MAX_ENDPOINTS:
         raise ConfigError(f"teeth.endpoint names more than {_MAX_ENDPOINTS} endpoints")
     digest = words.get("teeth.ca")
-    if digest is not None and not _CA_DIGEST.match(digest):
+    if digest is not None and not _DIGEST.match(digest):
         raise ConfigError("teeth.ca: expected sha256: and 64 lower-case hex digits")
+    image_key = words.get("teeth.image_key")
+    if image_key is not None and not _DIGEST.match(image_key):
+        # Taken for none, it would let every image in.
+        raise ConfigError("teeth.image_key: expected sha256: and 64 lower-case hex digits")
     ca_file = root / BAKED_CA.lstrip("/")
     if digest is None and not ca_file.is_file():
         raise ConfigError(f"whom to trust is not said: no teeth.ca= and no {BAKED_CA}")
@@ -101,6 +107,7 @@ def load(root: Path = Path("/")) -> Config:
         ca_file=ca_file if ca_file.is_file() else None,
         token=lambda: _words(root).get("teeth.token", ""),
         boot_mac=_boot_mac(words.get("BOOTIF", "")),
+        image_key=image_key,
         ramdisk=str(baked.get("ramdisk", "unknown")),
         built=_built(baked.get("built")),
         version=str(baked.get("version", "unknown")),

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import uuid
-from dataclasses import dataclass
 
 from teeth_image import gpt
 
@@ -31,19 +30,8 @@ _OTHERS = {
 _CONFIG_DRIVE = "config-2"
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Growth:
-    """``partition`` is to end at logical block ``last``."""
-
-    partition: gpt.Partition
-    last: int
-
-
-def plan(table: gpt.Table, *, room: int) -> Growth | str:
-    """The last partition to the end of the disk, but for ``room`` bytes from a whole MiB on; or why not.
-
-    The same arithmetic as ``gpt.plan_at_end``: a partition of ``room`` bytes has its place behind it.
-    """
+def growing(table: gpt.Table) -> gpt.Partition | str:
+    """The partition that lies last, if it holds data; else why it must not grow."""
     last = max(table.partitions, key=lambda one: one.last, default=None)
     if last is None:
         return "the disk has no partitions"
@@ -52,8 +40,13 @@ def plan(table: gpt.Table, *, room: int) -> Growth | str:
         return f"the last partition (number {last.number}, {what}) holds no data that could grow"
     if last.name == _CONFIG_DRIVE:
         return f"the last partition (number {last.number}) is a config drive"
+    return last
+
+
+def last_block(table: gpt.Table, *, room: int) -> int:
+    """Where a partition may end at most, if behind it ``room`` bytes are to be left, from a whole MiB on.
+
+    The same arithmetic as ``gpt.plan_at_end``: a partition of ``room`` bytes has its place behind it.
+    """
     align = _MIB // table.block
-    end = (table.last_usable + 1 - -(-room // table.block)) // align * align - 1
-    if end <= last.last:
-        return f"behind the last partition (number {last.number}) there is no room but for a config drive"
-    return Growth(partition=last, last=end)
+    return (table.last_usable + 1 - -(-room // table.block)) // align * align - 1

@@ -40,6 +40,12 @@ def test_everything_is_read(tmp_path: Path) -> None:
     )
 
 
+def test_the_key_of_images_is_read(tmp_path: Path) -> None:
+    words = f"teeth.endpoint=a:1 teeth.ca={DIGEST}"
+    assert load(machine(tmp_path, words)).image_key is None
+    assert load(machine(tmp_path, f"{words} teeth.image_key={DIGEST}")).image_key == DIGEST
+
+
 def test_the_token_is_not_shown(tmp_path: Path) -> None:
     settings = load(machine(tmp_path, f"teeth.endpoint=a:1 teeth.ca={DIGEST} teeth.token=s3cret"))
     assert settings.token() == "s3cret"
@@ -84,6 +90,8 @@ def test_a_build_time_that_is_none(tmp_path: Path, built: str) -> None:
         ("teeth.endpoint=a:1 teeth.ca=" + "ab" * 32, r"teeth\.ca: expected sha256"),
         (f"teeth.endpoint=a:1 teeth.ca={DIGEST.upper()}", r"teeth\.ca: expected sha256"),
         (f"teeth.endpoint=a:1 teeth.ca={DIGEST}0", r"teeth\.ca: expected sha256"),
+        (f"teeth.endpoint=a:1 teeth.ca={DIGEST} teeth.image_key=", r"teeth\.image_key: expected sha256"),
+        (f"teeth.endpoint=a:1 teeth.ca={DIGEST} teeth.image_key=all", r"teeth\.image_key: expected sha256"),
     ],
 )
 def test_what_cannot_be_used_is_named(tmp_path: Path, cmdline: str, words: str) -> None:

@@ -107,10 +107,19 @@ def test_nothing_is_done_unless_asked(disk):
 def test_a_second_time_there_is_no_room(disk):
     grown(disk)
     before = disk.read_bytes()
-    assert (
-        grown(disk).reason == "behind the last partition (number 3) there is no room but for a config drive"
+    assert grown(disk, "partition") == Grown(
+        what="none", reason="behind the last partition (number 3) there is no room but for a config drive"
     )
     assert disk.read_bytes() == before
+    assert grown(disk) == Grown(what="none", reason="the ext4 file system of partition 3 fills it already")
+
+
+@needs_loop
+def test_a_file_system_grows_into_a_partition_that_reaches_to_the_end(disk):
+    assert grown(disk, "partition").what == "partition"
+    assert grown(disk) == Grown(what="filesystem")
+    found = table(disk)
+    assert found.length(found.partitions[-1]) == filesystem_bytes(disk, diskimages.ROOT_START)
 
 
 @pytest.mark.parametrize(
@@ -233,7 +242,7 @@ def made(block, last_usable, *partitions):
 @pytest.mark.parametrize("spare", [0, 1, 33, 255])
 def test_what_is_planned_leaves_exactly_the_room(block, spare):
     found = made(block, 10_000 * (MIB // block) - 1 - spare, (1, 2048, 4095))
-    growth = gptgrow.plan(found, room=ROOM)
-    after = made(block, found.last_usable, (1, 2048, growth.last))
-    assert gpt.plan_at_end(after, ROOM).first == growth.last + 1
-    assert (growth.last + 1) % (MIB // block) == 0
+    last = gptgrow.last_block(found, room=ROOM)
+    after = made(block, found.last_usable, (1, 2048, last))
+    assert gpt.plan_at_end(after, ROOM).first == last + 1
+    assert (last + 1) % (MIB // block) == 0

@@ -129,11 +129,14 @@ def test_an_image_whose_end_was_not_seen_is_not_prepared(image, packed, context,
     disk = disk_at(diskimages.blank(tmp_path / "sda", 40 * MIB))
 
     def half(compression, ahead, pool):
-        yield next(stream_pieces("none", ahead, pool))
+        piece = next(stream_pieces("none", ahead, pool))
+        piece.data[:4] = image[:4]
+        yield piece
 
     monkeypatch.setattr(prepare_module, "stream_pieces", half)
-    with serving(image) as server:
-        wanted = params(server, image, image[: 4 * MIB], size=len(image))
+    content = packed[:4] + image[4:]
+    with serving(content) as server:
+        wanted = params(server, content, image[: 4 * MIB])
         assert refused(wanted, context, disk).code == "image_truncated"
     assert (tmp_path / "sda").read_bytes()[:MIB] == bytes(MIB)
     assert context.state.prepared("image-1") is None
@@ -183,7 +186,8 @@ def test_the_other_compressions(compression, image, context, tmp_path):
         ({"raw_digest": "sha256:" + "0" * 64}, "digest_mismatch"),
         ({"raw_size": 25 * MIB}, "image_truncated"),
         ({"raw_size": 23 * MIB}, "image_size"),
-        ({"compression": "gzip"}, "image_corrupt"),
+        ({"compression": "gzip"}, "image_format"),
+        ({"compression": "none", "raw_size": None}, "image_format"),
     ],
 )
 def test_a_wrong_image_leaves_a_disk_that_does_not_boot(changes, code, image, packed, context, tmp_path):
@@ -240,3 +244,112 @@ def test_only_the_machines_own_free_drives_come_into_question(packed, image, con
     assert isinstance(busy, DeviceError)
     assert busy.code == "device_busy"
     assert "mounted at /mnt" in str(busy)
+
+
+# --- other formats, tables, keys, growth
+
+
+@pytest.fixture(scope="module")
+def qcow2(image, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("qcow2")
+    (folder / "raw").write_bytes(image)
+    argv = ["qemu-img", "convert", "-c", "-Oqcow2", str(folder / "raw"), str(folder / "qcow2")]
+    subprocess.run(argv, check=True)
+    return (folder / "qcow2").read_bytes()
+
+
+def of_qcow2(server, content, image, **changes):
+    return params(server, content, image, format="qcow2", compression="none", **changes)
+
+
+@pytest.mark.parametrize("digest", [True, False])
+def test_a_qcow2_image_is_written_as_the_disk_that_it_describes(image, qcow2, context, tmp_path, digest):
+    disk = disk_at(diskimages.blank(tmp_path / "sda", 40 * MIB))
+    known = {"raw_digest": "sha256:" + hashlib.sha256(image).hexdigest()} if digest else {"raw_size": None}
+    with serving(qcow2) as server:
+        result = prepare(of_qcow2(server, qcow2, image, **known), context, disk)
+    content = (tmp_path / "sda").read_bytes()
+    assert content[2 * MIB : len(image) - MIB] == image[2 * MIB : -MIB]
+    assert result["raw_bytes"] == len(image)
+    assert context.state.prepared("image-1") is not None
+    valid("standbye.prepare_image.outcome", result)
+
+
+def test_a_qcow2_image_that_is_cut(image, qcow2, context, tmp_path):
+    """It was cut before it was given a digest: what is fetched is what was promised."""
+    disk = disk_at(diskimages.blank(tmp_path / "sda", 40 * MIB))
+    before = (tmp_path / "sda").read_bytes()
+    content = qcow2[: len(qcow2) * 2 // 3]
+    with serving(content) as server:
+        assert refused(of_qcow2(server, content, image), context, disk).code == "image_truncated"
+    assert (tmp_path / "sda").read_bytes() == before  # seen in the tables, before anything was written
+    assert context.state.prepared("image-1") is None
+
+
+@pytest.mark.parametrize(
+    ("changes", "code"),
+    [({"raw_size": 25 * MIB}, "image_size"), ({"raw_digest": "sha256:" + "0" * 64}, "digest_mismatch")],
+)
+def test_a_qcow2_image_of_another_disk(image, qcow2, context, tmp_path, changes, code):
+    disk = disk_at(diskimages.blank(tmp_path / "sda", 40 * MIB))
+    with serving(qcow2) as server:
+        assert refused(of_qcow2(server, qcow2, image, **changes), context, disk).code == code
+    assert context.state.prepared("image-1") is None
+
+
+def test_a_qcow2_image_larger_than_the_disk(image, qcow2, context, tmp_path):
+    disk = disk_at(diskimages.blank(tmp_path / "sda", 20 * MIB))
+    with serving(qcow2) as server:
+        error = refused(of_qcow2(server, qcow2, image, raw_size=None), context, disk)
+    assert error.code == "disk_too_small"
+
+
+def test_a_qcow2_image_that_was_declared_raw(image, qcow2, context, tmp_path):
+    disk = disk_at(diskimages.blank(tmp_path / "sda", 40 * MIB))
+    with serving(qcow2) as server:
+        error = refused(params(server, qcow2, qcow2, compression="none"), context, disk)
+    assert error.code == "image_format"
+    assert str(error) == "the image was declared as raw, found was qcow2"
+    assert not any((tmp_path / "sda").read_bytes()[:MIB])
+
+
+def test_a_raw_image_that_was_declared_qcow2(image, context, tmp_path):
+    disk = disk_at(diskimages.blank(tmp_path / "sda", 40 * MIB))
+    with serving(image) as server:
+        error = refused(of_qcow2(server, image, image), context, disk)
+    assert error.code == "image_format"
+    assert "declared as qcow2, found was a disk with a GPT" in str(error)
+
+
+@pytest.mark.parametrize("announced", [True, False])
+def test_a_table_beyond_the_image(image, context, tmp_path, announced):
+    """The image was cut and compressed: the disk has room for the partition, the image not its content."""
+    disk = disk_at(diskimages.blank(tmp_path / "sda", 40 * MIB))
+    cut = image[: 16 * MIB]
+    content = subprocess.run(["zstd", "-q", "-c"], input=cut, capture_output=True, check=True).stdout
+    known = {} if announced else {"raw_size": None}
+    with serving(content) as server:
+        error = refused(params(server, content, cut, **known), context, disk)
+    assert error.code == "partition_table"
+    assert not any((tmp_path / "sda").read_bytes()[:MIB])
+    assert context.state.prepared("image-1") is None
+
+
+def test_with_a_key_an_image_without_a_manifest_is_refused(image, packed, tmp_path):
+    disk = disk_at(diskimages.blank(tmp_path / "sda", 40 * MIB))
+    before = (tmp_path / "sda").read_bytes()
+    context = TaskContext(boot_id="boot", image_key="sha256:" + "ab" * 32)
+    with serving(packed) as server:
+        assert refused(params(server, packed, image), context, disk).code == "image_unsigned"
+    assert (tmp_path / "sda").read_bytes() == before
+
+
+@needs_loop
+def test_the_last_partition_grows_when_that_is_asked_for(image, packed, context, tmp_path):
+    disk = disk_at(diskimages.blank(tmp_path / "sda", 200 * MIB))
+    with serving(packed) as server:
+        result = prepare({**params(server, packed, image), "grow": "filesystem"}, context, disk)
+    assert (result["grown"], result["grow_reason"]) == ("filesystem", "")
+    valid("standbye.prepare_image.outcome", result)
+    with open_device(disk.devnode, write=False) as device:
+        assert disktable.read(device).partitions[-1].last > 130 * 2048

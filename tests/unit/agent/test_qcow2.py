@@ -35,7 +35,7 @@ def written(source, pool=None) -> bytes:
     pool = pool or BufferPool()
     disk = bytearray(b"\xa5" * image.size)
     covered = []
-    for piece in image.pieces(pool):
+    for piece in image.pieces(pool, source):
         end = piece.offset + piece.length
         assert piece.offset % ALIGN == 0
         assert piece.length % ALIGN == 0 or end == image.size
@@ -161,5 +161,6 @@ def test_snapshots_are_passed_over(tmp_path):
 def test_an_empty_disk_is_one_piece(tmp_path):
     path = tmp_path / "empty.qcow2"
     run("qemu-img", "create", "-q", "-fqcow2", str(path), "1T")
-    pieces = list(Qcow2(MemorySource(path.read_bytes())).pieces(BufferPool()))
+    source = MemorySource(path.read_bytes())
+    pieces = list(Qcow2(source).pieces(BufferPool(), source))
     assert [(one.offset, one.length, one.data) for one in pieces] == [(0, 1 << 40, None)]

@@ -87,7 +87,7 @@ def l2(image, index, word=0, width=1):
 def walk(source):
     """What is written, as (offset, length)."""
     image, pool, done = Qcow2(source), BufferPool(), []
-    for piece in image.pieces(pool):
+    for piece in image.pieces(pool, source):
         assert 0 <= piece.offset < piece.offset + piece.length <= image.size
         if isinstance(piece, Packed):
             piece.unpack(memoryview(bytearray(piece.length)))

@@ -5,7 +5,7 @@ The table is changed in place, in both of its copies: only the partition's last 
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 from teeth_agent.blockio import Device, aligned_buffer
@@ -43,15 +43,22 @@ def grow(device: Device, mode: Mode) -> Grown:
     if table.backup != device.size // device.logical_block - 1:
         sgdisk.move_backup_to_end(device.path)
         table = disktable.read(device)
-    plan = gptgrow.plan(table, room=ROOM)
-    if isinstance(plan, str):
-        return Grown(what="none", reason=plan)
-    _lengthen(device, table, plan)
-    device.reread_partitions()
-    udevadm.settle()
-    if mode == "partition":
-        return Grown(what="partition")
-    return _grow_filesystem(device, disktable.read(device), plan.partition.number)
+    one = gptgrow.growing(table)
+    if isinstance(one, str):
+        return Grown(what="none", reason=one)
+    last = gptgrow.last_block(table, room=ROOM)
+    partition: Mode = "partition" if last > one.last else "none"
+    if last > one.last:
+        _lengthen(device, table, one, last)
+        device.reread_partitions()
+        udevadm.settle()
+    if mode == "filesystem":
+        reason = _grow_filesystem(device, disktable.read(device), one.number)
+        return Grown(what="filesystem") if reason is None else Grown(what=partition, reason=reason)
+    if partition == "none":
+        reason = f"behind the last partition (number {one.number}) there is no room but for a config drive"
+        return Grown(what="none", reason=reason)
+    return Grown(what="partition")
 
 
 def _has_table(device: Device) -> bool:
@@ -60,41 +67,39 @@ def _has_table(device: Device) -> bool:
     return gpt.block_size_of(head) == device.logical_block
 
 
-def _lengthen(device: Device, table: gpt.Table, plan: gptgrow.Growth) -> None:
+def _lengthen(device: Device, table: gpt.Table, one: gpt.Partition, last: int) -> None:
     # The backup first: until the end one of the two is whole, whenever the machine stops.
     for at in (table.backup, 1):
         raw = _read(device, at, 1)
         with image_errors():
             header = gpt.read_header(raw, at)
             entries = _read(device, header.start, header.blocks(table.block))
-            raw, entries = gpt.lengthened(raw, entries, number=plan.partition.number, last=plan.last)
+            raw, entries = gpt.lengthened(raw, entries, number=one.number, last=last)
         _write(device, header.start, entries)
         _write(device, at, raw)
         device.flush()
-    changed = disktable.read(device)
-    if [one for one in changed.partitions if one not in table.partitions] != [
-        one for one in changed.partitions if one.number == plan.partition.number and one.last == plan.last
-    ]:
+    wanted = {**{other.number: other for other in table.partitions}, one.number: replace(one, last=last)}
+    if {other.number: other for other in disktable.read(device).partitions} != wanted:
         raise AgentError("the grown partition is not where it was put", code="partition_table")
 
 
-def _grow_filesystem(device: Device, table: gpt.Table, number: int) -> Grown:
+def _grow_filesystem(device: Device, table: gpt.Table, number: int) -> str | None:
+    """None if it has grown, else why not."""
     one = next(one for one in table.partitions if one.number == number)
     offset, length = table.offset(one), table.length(one)
     kind = blkid.probe(device.path, offset=offset, length=length).kind
     if kind not in _EXT:
         what = f"a {kind} file system, which grows only while it is mounted" if kind else "no file system"
-        return Grown(what="partition", reason=f"partition {number} holds {what}")
+        return f"partition {number} holds {what}"
     with losetup.attached(device.path, offset=offset, length=length, block=device.logical_block) as node:
         if not ext4.check(node):
-            reason = f"the {kind} file system of partition {number} is damaged and was not grown"
-            return Grown(what="partition", reason=reason)
+            return f"the {kind} file system of partition {number} is damaged and was not grown"
         try:
-            ext4.grow(node)
+            grown = ext4.grow(node)
         except ToolError as error:
             raise AgentError(f"partition {number}: {error}", code="grow_failed") from error
     device.flush()
-    return Grown(what="filesystem")
+    return None if grown else f"the {kind} file system of partition {number} fills it already"
 
 
 def _read(device: Device, at: int, blocks: int) -> bytes:

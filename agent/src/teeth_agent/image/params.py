@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar
 from urllib.parse import urlsplit
 
 from teeth_agent.errors import ParamsError
@@ -112,7 +112,7 @@ class PrepareParams:
     image: ImageSpec
     hints: tuple[Hint, ...]
     skip: tuple[tuple[Hint, ...], ...] = ()
-    grow: str = "none"
+    grow: Literal["none", "partition", "filesystem"] = "none"
     deadline: float | None = None
 
 

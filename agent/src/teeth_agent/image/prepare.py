@@ -8,17 +8,19 @@ stream that is not cut into frames needs none of the 16 MiB, but its window: 8 M
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
 
 from teeth_agent.blockio import Device
 from teeth_agent.errors import AgentError
+from teeth_agent.image import headcheck
 from teeth_agent.image.ahead import Ahead
 from teeth_agent.image.decompress import judged_by_source, stream_pieces
+from teeth_agent.image.headcheck import CheckHead, begins_as_declared
 from teeth_agent.image.params import ImageSpec
 from teeth_agent.image.pieces import BufferPool
 from teeth_agent.image.progress import Progress
+from teeth_agent.image.qcow2stream import Qcow2
 from teeth_agent.image.rawproof import RawChunks, check_by_rereading
 from teeth_agent.image.source import Source
 from teeth_agent.image.write import DiskWriter, Expected, Written
@@ -61,26 +63,31 @@ def write_image(
     reads_zero: bool,
     seeks: bool,
     reporter: Reporter,
-    check_head: Callable[[memoryview], None] = lambda _head: None,
+    check_head: CheckHead = headcheck.anything,
 ) -> Prepared:
     """Write and verify. Until this returns the disk has neither boot sector nor partition table.
 
     ``device`` may be a Window of one; ``seeks``: it is a spinning one. ``check_head`` may refuse the first
-    MiB. Raises AgentError with the codes of fetch, decompress and write, DeviceError, and Cancelled.
+    MiB, and is asked again once all is read. Raises AgentError with the codes of fetch, decompress, qcow2
+    and write, DeviceError, and Cancelled.
     """
     check_fits(image, device)
-    expected = _expected(image, source, check_head)
+    qcow2 = _qcow2(image, source, device)
+    expected = _expected(image, source, qcow2, check_head)
     progress = Progress(image, source, reporter)
     writer = DiskWriter(device, reads_zero=reads_zero, seeks=seeks, expected=expected, tick=progress.tick)
     pool = BufferPool()
-    with Ahead(source, source.stop) as ahead:
+    blocks = begins_as_declared(source, format=image.format, compression=image.compression)
+    with Ahead(blocks, source.stop) as ahead:
         try:
-            written = writer.write(stream_pieces(image.compression, ahead, pool), pool, ahead.interrupt)
+            pieces = qcow2.pieces(pool, ahead) if qcow2 else stream_pieces(image.compression, ahead, pool)
+            written = writer.write(pieces, pool, ahead.interrupt)
         except AgentError as error:
             judged_by_source(error, ahead)
             raise
     if not source.proven:  # whatever a decompressor took for the end, it was not the image's
         raise AgentError("the image was not read to its end: its digest is not known", code="image_truncated")
+    check_head(writer.ends.head, written.raw_bytes)
     by_manifest = written.by_manifest == written.raw_bytes
     if image.raw_digest is not None and expected.raw_digest is None and not by_manifest:
         check_by_rereading(device, writer.ends, written.raw_bytes, image.raw_digest, progress.reread)
@@ -98,7 +105,26 @@ def settle_partitions(device: Device, *, has_table: bool) -> None:
     udevadm.settle()
 
 
-def _expected(image: ImageSpec, source: Source, check_head: Callable[[memoryview], None]) -> Expected:
+def _qcow2(image: ImageSpec, source: Source, device: Device) -> Qcow2 | None:
+    """The first pass over a qcow2 file, before the disk is touched; None for other formats."""
+    if image.format != "qcow2":
+        return None
+    found = Qcow2(source)
+    if image.raw_size is not None and image.raw_size != found.size:
+        raise AgentError(
+            f"the qcow2 file describes a disk of {found.size} bytes, expected {image.raw_size}",
+            code="image_size",
+        )
+    if found.size > device.size:
+        raise AgentError(
+            f"the image has {found.size} bytes, {device.path} only {device.size}", code="disk_too_small"
+        )
+    return found
+
+
+def _expected(image: ImageSpec, source: Source, qcow2: Qcow2 | None, check_head: CheckHead) -> Expected:
+    if qcow2 is not None:  # its pieces come in the order of the file
+        return Expected(raw_size=qcow2.size, check_head=lambda head: check_head(head, None))
     chunks = None
     manifest = source.manifest
     if manifest is not None and manifest.raw_chunks and manifest.raw_chunk_size and manifest.raw_size:
@@ -109,7 +135,7 @@ def _expected(image: ImageSpec, source: Source, check_head: Callable[[memoryview
         raw_size=image.known_raw_size if chunks is None else chunks.raw_size,
         raw_digest=image.raw_digest if chunks is None else None,
         raw_chunks=chunks,
-        check_head=check_head,
+        check_head=lambda head: check_head(head, None),
     )
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import closing
 
 from teeth_agent.errors import AgentError, image_errors
@@ -19,6 +19,7 @@ from teeth_agent.libzstd import ZstdDecoder
 from teeth_image import qcow2layout
 from teeth_image.qcow2 import Header, unsupported
 from teeth_image.qcow2layout import Data, Layout, PackedData, TableData
+from teeth_image.sniff import check_fetched
 
 # QEMU deflates with a window of 4 KiB; more is accepted, as QEMU itself does not check it.
 _DEFLATE = -zlib.MAX_WBITS
@@ -34,7 +35,6 @@ class Qcow2:
     """
 
     def __init__(self, source: Source) -> None:
-        self._source = source
         if not source.random_access:
             raise AgentError(
                 "a qcow2 file is read from two places at once: its server has to give ranges, or it has to "
@@ -45,15 +45,16 @@ class Qcow2:
             self._layout = _plan(source)
         self.size = self._layout.size
 
-    def pieces(self, pool: BufferPool) -> Pieces:
-        """The disk, zeros first, then the file's data in its order; once, to the end, or not at all.
+    def pieces(self, pool: BufferPool, blocks: Iterable[bytes | memoryview]) -> Pieces:
+        """The disk, zeros first, then the file's data in its order.
 
+        ``blocks``: the source's, all of them and in order; they are read to their end.
         Raises AgentError: image_corrupt for compressed data that are none, digest_mismatch if the tables are
         others than in the first pass, and the codes of the source.
         """
         for offset, length in self._layout.zeros():
             yield Piece(offset=offset, length=length, data=None)
-        forward = _Forward(self._source)
+        forward = _Forward(blocks)
         found = {mark: hashlib.sha256() for mark in self._layout.digests}
         for step in self._layout.steps():
             forward.skip_to(step.host)
@@ -76,8 +77,11 @@ def _plan(source: Source) -> Layout:
     plan = qcow2layout.plan(source.size)
     try:
         offset, length = next(plan)
+        found = source.read(offset, length)
+        check_fetched(found, format="qcow2", compression="none")
         while True:
-            offset, length = plan.send(source.read(offset, length))
+            offset, length = plan.send(found)
+            found = source.read(offset, length)
     except StopIteration as end:
         layout: Layout = end.value
     if layout.header.cluster < ALIGN:
@@ -153,8 +157,8 @@ def _short() -> AgentError:
 class _Forward:
     """Goes through the blocks of a source once."""
 
-    def __init__(self, source: Source) -> None:
-        self._blocks = iter(source)
+    def __init__(self, blocks: Iterable[bytes | memoryview]) -> None:
+        self._blocks = iter(blocks)
         self._block = memoryview(b"")
         self._at = 0
 
@@ -188,4 +192,4 @@ class _Forward:
         block = next(self._blocks, None)
         if block is None:
             raise AgentError("the qcow2 file ends before its last cluster", code="image_truncated")
-        return block
+        return memoryview(block)

@@ -153,7 +153,7 @@ class TaskContext:
 
     ``claim``: to be called with the identities of all devices before the first of them is changed; raises
     AgentError(device_busy) when another task has one. ``drives_free`` waits so many seconds at most until
-    nothing else of this agent is at the drives. ``cache``: this machine's images.
+    nothing else of this agent is at the drives. ``cache``: this machine's images; ``image_key``: see Config.
     """
 
     boot_id: str
@@ -162,3 +162,4 @@ class TaskContext:
     claim: Callable[[Iterable[str]], None] = _claim_nothing
     drives_free: Callable[[float], object] = _wait_for_nothing
     cache: ImageCache = field(default_factory=_memory_only)
+    image_key: str | None = None

@@ -10,7 +10,8 @@ from typing import Any
 from teeth_agent import sysfs
 from teeth_agent.blockio import BlockDevice, aligned_buffer, open_device
 from teeth_agent.errors import AgentError, DeviceError
-from teeth_agent.image import memory, prepare, rootdisk, rootinstall
+from teeth_agent.image import headcheck, memory, prepare, rootdisk, rootinstall, trust
+from teeth_agent.image.grow import grow
 from teeth_agent.image.params import ImageSpec, PrepareParams, read_prepare
 from teeth_agent.image.source import Deadline
 from teeth_agent.image.sourcing import open_source
@@ -47,6 +48,7 @@ def run(
     write = _write_root if wanted.image.kind == "root" else _write
     with open_device(chosen.path, write=True) as device:
         done = write(wanted, device, chosen, context, reporter)
+        grown = grow(device, wanted.grow)
     context.state.set_prepared(
         PreparedDisk(image_id=wanted.image.id, identity=chosen.identity, digest=wanted.image.digest)
     )
@@ -65,14 +67,16 @@ def run(
         "verified": True,
         "verify_method": done.verify_method,
         "seconds": round(time.monotonic() - began, 2),
+        "grown": grown.what,
+        "grow_reason": grown.reason,
         "peak_memory_bytes": memory.peak(),
     }
 
 
 def _check_supported(image: ImageSpec) -> None:
-    if image.format == "qcow2":
+    if image.format == "qcow2" and image.compression != "none":
         raise AgentError(
-            f"params.image: {image.kind} images in {image.format} format cannot be written yet",
+            f"params.image: a qcow2 file cannot be read below {image.compression}: serve it as it is",
             code="image_format",
         )
 
@@ -108,6 +112,7 @@ def _write(
     prepare.check_fits(wanted.image, device)
     reads_zero = context.state.is_zero(chosen.identity)
     with open_source(wanted.image, None, deadline=Deadline(wanted.deadline)) as source:
+        trust.check(source.manifest, key=context.image_key)
         # From the first byte on it is neither zero nor prepared, however this ends.
         context.state.clear_zero(chosen.identity)
         done = prepare.write_image(
@@ -117,7 +122,7 @@ def _write(
             reads_zero=reads_zero,
             seeks=chosen.rotational is True,
             reporter=reporter,
-            check_head=_check_block_size(device),
+            check_head=headcheck.of_disk(device),
         )
     head = aligned_buffer(16 * device.logical_block)
     device.read_into(0, head)
@@ -137,6 +142,7 @@ def _write_root(
     rootinstall.check(image, device, machine=machine)
     reads_zero, seeks = context.state.is_zero(chosen.identity), chosen.rotational is True
     with open_source(image, None, deadline=Deadline(wanted.deadline)) as source:
+        trust.check(source.manifest, key=context.image_key)
         context.state.clear_zero(chosen.identity)
         done = rootinstall.install(
             image,
@@ -144,7 +150,13 @@ def _write_root(
             source,
             reporter,
             write_filesystem=lambda window: prepare.write_image(
-                image, window, source, reads_zero=reads_zero, seeks=seeks, reporter=reporter
+                image,
+                window,
+                source,
+                reads_zero=reads_zero,
+                seeks=seeks,
+                reporter=reporter,
+                check_head=headcheck.of_filesystem,
             ),
             machine=machine,
             command_line=sysfs.read_text(context.sysfs_root, "/proc/cmdline", "") or "",
@@ -160,16 +172,3 @@ def _write_root(
         peer_bytes=source.peer_bytes,
         verify_method=done.verify_method,
     )
-
-
-def _check_block_size(device: BlockDevice) -> Callable[[memoryview], None]:
-    def check(head: memoryview) -> None:
-        made_for = gpt.block_size_of(head)
-        if made_for is not None and made_for != device.logical_block:
-            raise AgentError(
-                f"the image's partition table is for blocks of {made_for} bytes, "
-                f"{device.path} has blocks of {device.logical_block}",
-                code="sector_size",
-            )
-
-    return check

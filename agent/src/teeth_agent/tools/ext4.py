@@ -25,13 +25,16 @@ def settle(path: str) -> bool:
     return run(["e2fsck", "-p", path], timeout=_TIMEOUT, check=False).returncode in _SOUND
 
 
-def grow(path: str) -> None:
+def grow(path: str) -> bool:
     """To the end of ``path``; it must have been checked. Then it is looked at whole.
 
-    Raises ToolError, AgentError(grow_failed).
+    False if it was as large before. Raises ToolError, AgentError(grow_failed).
     """
-    run(["resize2fs", path], timeout=_TIMEOUT)
+    done = run(["resize2fs", path], timeout=_TIMEOUT)
+    if "Nothing to do!" in done.stdout + done.stderr:
+        return False
     done = run(["e2fsck", "-f", "-n", path], timeout=_TIMEOUT, check=False)
     if done.returncode != 0:
         said = (done.stdout.strip().splitlines() or [""])[-1]
         raise AgentError(f"the file system was grown and is damaged: {said[:200]}", code="grow_failed")
+    return True

@@ -1,8 +1,11 @@
-"""openssl(1): a key and a certificate request, where no cryptography library is at hand."""
+"""openssl(1): keys, certificate requests, signatures, where no cryptography library is at hand."""
 
 from __future__ import annotations
 
+import base64
 import re
+import tempfile
+from pathlib import Path
 
 from teeth_agent.errors import ToolError
 from teeth_agent.run import run
@@ -14,6 +17,9 @@ _REQUEST = re.compile(
 )
 # One with a P-256 key has some 450 letters; it has to fit into an unauthenticated line of 4 KiB.
 _MAX_REQUEST = 2048
+# RFC 8410: what stands before the 32 bytes of an Ed25519 key in a SubjectPublicKeyInfo.
+_ED25519 = bytes.fromhex("302a300506032b6570032100")
+_NOT_VERIFIED = 1
 
 
 def generate_key_argv(path: str) -> list[str]:
@@ -45,3 +51,29 @@ def generate_key(path: str) -> None:
 def request(key: str, subject: str) -> str:
     """A certificate request (PEM). Raises ToolError."""
     return parse_request(run(request_argv(key, subject), timeout=_TIMEOUT).stdout)
+
+
+def verify_argv(key: str, signature: str, message: str) -> list[str]:
+    """A signature over a whole message (openssl-pkeyutl(1)); the arguments are files, the key is PEM."""
+    verify = ["openssl", "pkeyutl", "-verify", "-pubin", "-inkey", key]
+    return [*verify, "-rawin", "-in", message, "-sigfile", signature]
+
+
+def verify_ed25519(key: bytes, signature: bytes, message: bytes, *, work: Path) -> bool:
+    """Whether a raw signature (RFC 8032) is the raw public key's over ``message``.
+
+    Raises ToolError if openssl could not tell.
+    """
+    spki = base64.b64encode(_ED25519 + key).decode()
+    pem = f"-----BEGIN PUBLIC KEY-----\n{spki}\n-----END PUBLIC KEY-----\n".encode()
+    with tempfile.TemporaryDirectory(prefix="teeth-signature-", dir=work) as folder:
+        files = {"key": pem, "signature": signature, "message": message}
+        for name, content in files.items():
+            (Path(folder) / name).write_bytes(content)
+        done = run(verify_argv(*(f"{folder}/{name}" for name in files)), timeout=_TIMEOUT, check=False)
+    if done.returncode == 0 and "Verified Successfully" in done.stdout:
+        return True
+    if done.returncode == _NOT_VERIFIED and "Verification Failure" in done.stdout + done.stderr:
+        return False
+    said = (done.stderr.strip().splitlines() or ["no output"])[-1]
+    raise ToolError(f"openssl pkeyutl ended with {done.returncode}: {said[:200]}")
