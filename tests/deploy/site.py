@@ -66,17 +66,19 @@ class Words:
     injected: str = field(default_factory=lambda: secrets.token_hex(16))
 
     def config_drive(self, **members: Any) -> dict[str, Any]:
-        """Host name, user data that writes a file and looks at the root file system, an injected file."""
+        """Host name, user data that writes a file and looks at the root file system, and an injected file
+        where the layout has a place for one."""
         user_data = {
             "bootcmd": [["sh", "-c", _FACTS_SCRIPT]],
             "hostname": self.host_name,
             "write_files": [{"path": WRITTEN, "content": self.written, "permissions": "0600"}],
         }
         content = base64.b64encode(self.injected.encode()).decode()
+        files = [{"path": INJECTED, "content_b64": content}]
         return {
             "meta_data": {"uuid": str(self.uuid), "hostname": self.host_name, "name": self.host_name},
             "user_data": "#cloud-config\n" + json.dumps(user_data),
-            "files": [{"path": INJECTED, "content_b64": content}],
+            **({} if members.get("layout") == "nocloud" else {"files": files}),
             **members,
         }
 

@@ -103,7 +103,7 @@ def unbootables(folder: Path) -> list[Unbootable]:
     return [
         Unbootable(name=name, image=_packed(disk), reason=reason, seen=seen)
         for name, disk, reason, seen in (
-            ("no-kernel", missing, "which is not there", r"error: file .*vmlinuz-1.* not found"),
+            ("no-kernel", missing, "which is not there", r"vmlinuz-1' not found"),
             ("corrupt-grub-cfg", corrupt, "no grub.cfg with a Linux entry", "^grub>|GNU GRUB .*version"),
             ("wrong-architecture", arm, "not a bzImage for x86", NOTHING),
         )

@@ -13,6 +13,7 @@ import pytest
 from deploy.site import INJECTED, MIB, SERIAL, WRITTEN, Landed, Plan, Site, Words, empty_disk, site
 from teeth.boot.images import ImageFile, load_image
 from teeth.build.guest import build_guest, guest_folder
+from teeth.build.guest_root import ROOT, build_root, root_folder
 from teeth.demo import proof
 from teeth.lab.accel import Accelerator
 from teeth.lab.disk import Bus
@@ -22,19 +23,23 @@ from teeth.paths import Paths
 pytestmark = [pytest.mark.boot, pytest.mark.image, pytest.mark.machines(1024)]
 
 DISK = 1280 * MIB
-RELEASES, KINDS, BOOTS = ("bookworm", "trixie"), ("disk",), ("kexec", "reboot")
+RELEASES, KINDS, BOOTS = ("bookworm", "trixie"), ("disk", "root"), ("kexec", "reboot")
 FULL = bool(os.environ.get("FULL"))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Case:
-    """One deployment. ``bus``: what the root disk hangs on."""
+    """One deployment. ``bus``: what the root disk hangs on; ``layout``, ``filesystem``: the config drive's;
+    ``grow``: what a whole disk's root is grown to."""
 
     release: str
     kind: str
     firmware: Firmware
     boot: str
     bus: Bus
+    layout: str
+    filesystem: str
+    grow: str
 
     def __str__(self) -> str:
         return f"{self.release}-{self.kind}-{self.firmware.value}-{self.boot}"
@@ -43,20 +48,35 @@ class Case:
 def cases(*, full: bool) -> list[Case]:
     """All of them, or the half in which every three values of different factors still meet: the cases whose
     factors have an even number of second values (the fractional factorial design 2^(4-1), of resolution IV).
+
+    What else varies is spread over the cases so that, in the half too, each value meets each of the four.
     """
+    factors = (RELEASES, KINDS, tuple(Firmware), BOOTS)
     found = []
-    for values in itertools.product(
-        enumerate(RELEASES), enumerate(KINDS), enumerate(Firmware), enumerate(BOOTS)
-    ):
-        (a, release), (b, kind), (c, firmware), (d, boot) = values
+    for a, b, c, d in itertools.product((0, 1), repeat=4):
         if full or (a + b + c + d) % 2 == 0:
-            # What else varies is spread over the cases so that each value meets each of the main ones.
-            bus = Bus.NVME if (a + c) % 2 == 0 else Bus.VIRTIO_SCSI
-            found.append(Case(release=release, kind=kind, firmware=firmware, boot=boot, bus=bus))
+            release, kind, firmware, boot = (
+                values[n] for values, n in zip(factors, (a, b, c, d), strict=True)
+            )
+            found.append(
+                Case(
+                    release=str(release),
+                    kind=str(kind),
+                    firmware=Firmware(firmware),
+                    boot=str(boot),
+                    bus=(Bus.NVME, Bus.VIRTIO_SCSI)[a ^ c],
+                    layout=("openstack", "nocloud")[a ^ b],
+                    filesystem=("vfat", "iso9660")[b ^ c],
+                    grow="none",
+                )
+            )
     return found
 
 
 def image_of(paths: Paths, case: Case) -> ImageFile:
+    if case.kind == "root":
+        build_root(paths, release=case.release)
+        return load_image(root_folder(paths, case.release), name=ROOT)
     build_guest(paths, release=case.release)
     return load_image(guest_folder(paths, case.release))
 
@@ -79,11 +99,13 @@ async def test_it_lands(
     )
     words = Words()
     async with site(plan) as here:
-        prepared = await here.prepare(here.endpoint.image(image.id), SERIAL)
+        prepared = await here.prepare(here.endpoint.image(image.id), SERIAL, grow=case.grow)
         assert (prepared.state, prepared.code) == ("complete", ""), prepared.msg
         assert prepared.result is not None
         assert prepared.result["verified"] is True
-        landed = await here.run_image(image.id, case.boot, words.config_drive())
+        landed = await here.run_image(
+            image.id, case.boot, words.config_drive(layout=case.layout, filesystem=case.filesystem)
+        )
         assert_it_left(case, here)
         assert_it_is(case, landed, words, here)
     assert_no_secret(kept, words)
@@ -105,13 +127,25 @@ def assert_it_is(case: Case, landed: Landed, words: Words, here: Site) -> None:
     assert landed.release() == case.release
     assert landed.host_name == words.host_name
     assert landed.files[WRITTEN] == words.written
-    assert landed.files[INJECTED] == words.injected
+    assert landed.files[INJECTED] == (words.injected if case.layout == "openstack" else None)
     assert landed.boot_id
     assert landed.boot_id != here.node.boot_id
     assert "root=" in landed.command_line
     assert "teeth." not in landed.command_line
     assert landed.facts()["firmware"] == case.firmware.value
+    assert_its_root_has_the_disk(case, landed)
     print(f"{case}: {landed.seconds['user_space']:.1f} s from run_image to user space")
+
+
+def assert_its_root_has_the_disk(case: Case, landed: Landed) -> None:
+    """Root image or grown disk: what the disk has behind the other partitions, but for a config drive."""
+    root, part = (int(landed.facts()[name]) for name in ("root_bytes", "part_bytes"))
+    assert root <= part
+    if case.kind == "root" or case.grow == "filesystem":
+        assert DISK - part < 480 * MIB, landed.facts()
+        assert part - root < part // 8, landed.facts()
+    else:
+        assert part < 600 * MIB, landed.facts()
 
 
 def assert_no_secret(folder: Path, words: Words) -> None:

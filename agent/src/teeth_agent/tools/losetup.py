@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 
+from teeth_agent.errors import ToolError
 from teeth_agent.run import run
 
 
@@ -14,6 +15,10 @@ def attached(path: str, *, offset: int, length: int, block: int) -> Iterator[str
 
     Raises ToolError.
     """
+    # In the ramdisk nothing has asked for a loop device before, and the driver is a module. Where it is built
+    # in, or there is none, losetup knows better.
+    with suppress(ToolError):
+        run(["modprobe", "-q", "loop"], check=False)
     argv = ["losetup", "--find", "--show", f"--offset={offset}", f"--sizelimit={length}"]
     if block != 512:
         argv.append(f"--sector-size={block}")
