@@ -6,6 +6,7 @@ from pathlib import Path
 
 from teeth.lab.accel import Accelerator
 from teeth.lab.disk import Bus, VirtualDisk
+from teeth.lab.firmware import Firmware
 from teeth.lab.machine import DiskBoot, Machine
 from teeth.lab.running import run_machine
 from teeth.proc import run
@@ -25,7 +26,9 @@ def has_no_start(disk: Path) -> bool:
     return not any(head) and not any(tail)
 
 
-async def host_sees_no_system(disk: Path, folder: Path, accelerator: Accelerator, seen: str) -> None:
+async def host_sees_no_system(
+    disk: Path, folder: Path, accelerator: Accelerator, seen: str, *, firmware: Firmware = Firmware.BIOS
+) -> None:
     """A machine is started from a copy of the disk: it says ``seen``, and no kernel ever speaks."""
     copy = folder / "copy.raw"
     run(["mkdir", folder])
@@ -33,7 +36,8 @@ async def host_sees_no_system(disk: Path, folder: Path, accelerator: Accelerator
     machine = Machine(
         name="started",
         boot=DiskBoot(),
-        memory=128,
+        memory=256,
+        firmware=firmware,
         cpus=1,
         disks=(
             VirtualDisk(path=copy, size=copy.stat().st_size, bus=Bus.VIRTIO_BLK, serial="COPY", boot=True),

@@ -15,12 +15,15 @@ from teeth.boot.images import ImageFile
 from teeth.endpoint.taskstate import Task
 from teeth.lab.accel import Accelerator
 from teeth.lab.disk import Bus, VirtualDisk
+from teeth.lab.firmware import Firmware
 from teeth_protocol import methods
 
-pytestmark = [pytest.mark.boot, pytest.mark.image, pytest.mark.machines(1024, 128)]
+pytestmark = [pytest.mark.boot, pytest.mark.image, pytest.mark.machines(1024, 256)]
 
 
 DISK = 256 * MIB
+# OVMF, of a disk on which it finds no loader of its own architecture.
+NO_OPTION = "BdsDxe: (failed to load|No bootable option)"
 BOMB = 2048 * MIB
 
 
@@ -42,6 +45,7 @@ class Unbootable:
     image: ImageFile
     reason: str
     seen: str
+    firmware: Firmware
 
 
 def attacks(folder: Path) -> list[Attack]:
@@ -101,11 +105,17 @@ def unbootables(folder: Path) -> list[Unbootable]:
     )
     hostile.for_arm(arm, folder)
     return [
-        Unbootable(name=name, image=_packed(disk), reason=reason, seen=seen)
-        for name, disk, reason, seen in (
-            ("no-kernel", missing, "which is not there", r"vmlinuz-1' not found"),
-            ("corrupt-grub-cfg", corrupt, "no grub.cfg with a Linux entry", "^grub>|GNU GRUB .*version"),
-            ("wrong-architecture", arm, "not a bzImage for x86", NOTHING),
+        Unbootable(name=name, image=_packed(disk), reason=reason, seen=seen, firmware=firmware)
+        for name, disk, reason, seen, firmware in (
+            ("no-kernel", missing, "which is not there", r"vmlinuz-1' not found", Firmware.BIOS),
+            (
+                "corrupt-grub-cfg",
+                corrupt,
+                "no grub.cfg with a Linux entry",
+                "^grub>|GNU GRUB .*version",
+                Firmware.BIOS,
+            ),
+            ("wrong-architecture", arm, "not a bzImage for x86", NO_OPTION, Firmware.UEFI),
         )
     ]
 
@@ -142,7 +152,9 @@ async def test_nothing_hostile_is_called_prepared(
             said.append(f"{one.name}: {ran.code}: {ran.msg}")
             assert (ran.state, ran.code, ran.phase) == ("error", "kexec_not_viable", ""), said[-1]
             assert one.reason in ran.msg
-            await host_sees_no_system(target.path, kept / one.name, accelerator, one.seen)
+            await host_sees_no_system(
+                target.path, kept / one.name, accelerator, one.seen, firmware=one.firmware
+            )
     print("\n".join(said))
 
 

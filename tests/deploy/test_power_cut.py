@@ -19,7 +19,7 @@ from teeth.paths import Paths
 from teeth.proc import run
 from teeth_protocol import methods
 
-pytestmark = [pytest.mark.boot, pytest.mark.image, pytest.mark.machines(1024, 128)]
+pytestmark = [pytest.mark.boot, pytest.mark.image, pytest.mark.machines(1024, 256)]
 
 
 DISK = 1024 * MIB

@@ -75,6 +75,14 @@ def system_members(files: dict[str, bytes] | None = None) -> Iterator[tuple[tarf
     capability = bytes.fromhex("0100000200200000000000000000000000000000")
     ping.pax_headers = {"SCHILY.xattr.security.capability": capability.decode("utf-8", "surrogateescape")}
     yield ping, b"ping"
+    # As systemd's own: an ACL, in the form that tar --xattrs --xattrs-include=* gives it.
+    journal = member("./var/log/journal", tarfile.DIRTYPE, mode=0o2755, gid=999)
+    acl = bytes.fromhex(
+        "0200000001000700ffffffff04000500ffffffff080005000400000010000500ffffffff20000500ffffffff"
+    )
+    text = acl.decode("utf-8", "surrogateescape")
+    journal.pax_headers = {f"SCHILY.xattr.system.posix_acl_{kind}": text for kind in ("access", "default")}
+    yield journal, b""
 
 
 def archive(members: Iterator[tuple[tarfile.TarInfo, bytes]]) -> bytes:

@@ -94,7 +94,7 @@ def _build(archive: Path, work: Path, key: str, *, name: str) -> RootManifest:
     archive.unlink()
     # diskimage-builder's archive leaves the two out, because the build's own were mounted there.
     run([*as_root(), "install", "-d", "-m", "0555", "-o", "0", "-g", "0", tree / "proc", tree / "sys"])
-    words = ("--numeric-owner", "--sort=name", "--xattrs", "--xattrs-include=*", "--format=posix")
+    words = ("--numeric-owner", "--sort=name", "--acls", "--xattrs", "--xattrs-include=*", "--format=posix")
     run([*as_root(), "tar", "-C", tree, "-cf", packed, *words, "."])
     run(["zstd", "-q", "-f", "-T0", ZSTD_LEVEL, "--check", packed, "-o", work / ROOT])
     return _describe(work, packed, name=name, facts=facts, key=key)

@@ -123,6 +123,7 @@ def _check_files(point, table):
     null = (point / "dev/null").stat()
     assert (os.major(null.st_rdev), os.minor(null.st_rdev)) == (1, 3)
     assert os.getxattr(point / "usr/bin/ping", "security.capability").startswith(b"\x01\x00\x00\x02")
+    assert (point / "var/log/journal").stat().st_mode & 0o7777 == 0o2755
 
 
 def test_blocks_of_4096_bytes_start_by_uefi(disk, loader):

@@ -30,8 +30,8 @@ _TYPES = {
     stat.S_IFBLK: BLOCK,
     stat.S_IFIFO: FIFO,
 }
-# The kernel's own form of ACLs: they come from another form in the archive.
-_NOT_COMPARED = "system."
+# The kernel's own form of ACLs: in the archive they have this form, or another one, or both.
+NOT_COMPARED = "system."
 
 
 def digest() -> hashlib.blake2b:
@@ -150,7 +150,7 @@ def _read(path: bytes, tick: Callable[[int], None]) -> tuple[bytes, int]:
         extra = os.readlink(path)  # noqa: PTH115 - bytes
     elif kind in (CHAR, BLOCK):
         extra = f"{os.major(status.st_rdev)}:{os.minor(status.st_rdev)}".encode()
-    names = [name for name in os.listxattr(path, follow_symlinks=False) if not name.startswith(_NOT_COMPARED)]
+    names = [name for name in os.listxattr(path, follow_symlinks=False) if not name.startswith(NOT_COMPARED)]
     xattrs = {name: os.getxattr(path, name, follow_symlinks=False) for name in names}
     entry = record(
         kind, mode=status.st_mode, uid=status.st_uid, gid=status.st_gid, extra=extra, xattrs=xattrs
