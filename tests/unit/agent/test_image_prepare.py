@@ -9,6 +9,7 @@ from dataclasses import replace
 import pytest
 
 from fakes import diskimages
+from fakes.cache_mounts import FolderMounts
 from fakes.imageserver import serving, status, whole
 from fakes.machine_disks import disk_at
 from fakes.reporting import ToldReporter
@@ -17,7 +18,9 @@ from teeth_agent.blockio import open_device
 from teeth_agent.errors import AgentError, Cancelled, DeviceError
 from teeth_agent.image import disktable
 from teeth_agent.image import prepare as prepare_module
+from teeth_agent.image.cache.cache import ImageCache
 from teeth_agent.image.decompress import stream_pieces
+from teeth_agent.tasks import cache_images
 from teeth_agent.tasks.context import PreparedDisk, TaskContext
 from teeth_agent.tasks.prepare_image import run
 
@@ -353,3 +356,21 @@ def test_the_last_partition_grows_when_that_is_asked_for(image, packed, context,
     valid("standbye.prepare_image.outcome", result)
     with open_device(disk.devnode, write=False) as device:
         assert disktable.read(device).partitions[-1].last > 130 * 2048
+
+
+def test_an_image_in_the_cache_is_written_without_the_network(tmp_path, image, packed):
+    (tmp_path / "proc").mkdir()
+    (tmp_path / "proc/meminfo").write_text("MemTotal: 4194304 kB\nMemAvailable: 2097152 kB\n")
+    cache = ImageCache(
+        look=lambda: (), mounts=FolderMounts(tmp_path / "x"), folder=tmp_path / "cache", root=tmp_path
+    )
+    context = TaskContext(boot_id="boot", cache=cache)
+    disk = disk_at(diskimages.blank(tmp_path / "sda", 40 * MIB))
+    with serving(packed) as server:
+        wanted = params(server, packed, image)
+        cache_images.run({"task_id": "c", "images": [wanted["image"]]}, context, ToldReporter())
+        fetched = len(server.requests)
+        result = prepare(wanted, context, disk)
+        assert len(server.requests) == fetched
+    assert (result["source"], result["fetched_bytes"]) == ("cache", 0)
+    assert (tmp_path / "sda").read_bytes()[2 * MIB : len(image) - MIB] == image[2 * MIB : -MIB]

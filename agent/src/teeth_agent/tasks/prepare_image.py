@@ -111,7 +111,7 @@ def _write(
 ) -> prepare.Prepared:
     prepare.check_fits(wanted.image, device)
     reads_zero = context.state.is_zero(chosen.identity)
-    with open_source(wanted.image, None, deadline=Deadline(wanted.deadline)) as source:
+    with open_source(wanted.image, context.cache, deadline=Deadline(wanted.deadline)) as source:
         trust.check(source.manifest, key=context.image_key)
         # From the first byte on it is neither zero nor prepared, however this ends.
         context.state.clear_zero(chosen.identity)
@@ -141,7 +141,7 @@ def _write_root(
     image, machine = wanted.image, platform.machine()
     rootinstall.check(image, device, machine=machine)
     reads_zero, seeks = context.state.is_zero(chosen.identity), chosen.rotational is True
-    with open_source(image, None, deadline=Deadline(wanted.deadline)) as source:
+    with open_source(image, context.cache, deadline=Deadline(wanted.deadline)) as source:
         trust.check(source.manifest, key=context.image_key)
         context.state.clear_zero(chosen.identity)
         done = rootinstall.install(
