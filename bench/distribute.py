@@ -34,6 +34,7 @@ from teeth_agent.image.fetch import Fetch
 from teeth_agent.image.held import HeldImage, VerifiedChunks
 from teeth_agent.image.params import ImageSpec
 from teeth_agent.image.share import ImageShare, ShareLimits
+from teeth_protocol.wire.standbye import Chunks
 
 CHUNK = 4 << 20
 PIECE = 256 << 10  # BitTorrent's: many to an image, as there would be of a large one
@@ -61,7 +62,8 @@ def machine(folder: Path, address: str, image: Path) -> None:
         word, *urls = line.split()
         if word == "fetch":
             began = time.monotonic()
-            fetch = Fetch(spec(name, size, [f"{url}/images/{name}" for url in urls]))
+            places = [f"{url}/images/{name}" for url in urls]
+            fetch = Fetch(spec(name, size, chunks, places))
             with path.open("wb") as file:
                 for block in fetch:
                     file.write(block)
@@ -74,10 +76,12 @@ def machine(folder: Path, address: str, image: Path) -> None:
     print(json.dumps({"peak_rss_bytes": peak_memory()}), flush=True)
 
 
-def spec(name: str, size: int, urls: Sequence[str]) -> ImageSpec:
+def spec(name: str, size: int, chunks: Sequence[str], urls: Sequence[str]) -> ImageSpec:
+    """All but the last are machines beside, of which every chunk is verified."""
     return ImageSpec(
-        id="bench", name="bench", urls=tuple(urls), size=size, digest=name.replace("-", ":"),
-        compression="none", raw_size=None, raw_digest=None,
+        id="bench", name="bench", urls=tuple(urls[-1:]), size=size, digest=name.replace("-", ":"),
+        compression="none", raw_size=None, raw_digest=None, peers=tuple(urls[:-1]),
+        chunks=Chunks(size=CHUNK, digests=tuple(chunks)),
     )  # fmt: skip
 
 
@@ -299,7 +303,7 @@ def doubling(fleet: Fleet) -> int:
         urls, have = [seed], 0
         while have < fleet.count:
             wave = range(have, min(fleet.count, have + max(1, have)))
-            own = [urls[1 + number % (len(urls) - 1)] if len(urls) > 1 else seed for number in wave]
+            own = [urls[1 + number % (len(urls) - 1)] if len(urls) > 1 else "" for number in wave]
             fleet.all(wave, lambda number, own=own, have=have: f"fetch {own[number - have]} {seed}")  # type: ignore[misc]
             urls += [said["url"] for said in fleet.all(wave, lambda _: "share")]
             have = wave.stop
@@ -362,7 +366,9 @@ def measured(count: int, mib: int, mbit: int, rounds: int, ways: Sequence[str]) 
         store.mkdir()
         image = store / "image"
         image.write_bytes(os.urandom(mib << 20))
-        os.link(image, store / described(image)[0])
+        entry = store / described(image)[0]
+        entry.mkdir()
+        os.link(image, entry / "image")
         names = ["endpoint", "rack", *(f"node{number}" for number in range(count))]
         with cabled(names, f"{mbit}mbit") as places:
             seed = places["endpoint"]
@@ -418,7 +424,8 @@ def serving_speed(mib: int, readers: int) -> dict[str, Any]:
         image.write_bytes(os.urandom(mib << 20))
         title = described(image)[0]
         path = f"/images/{title}"
-        (folder / title).symlink_to(image)
+        (folder / title).mkdir()
+        (folder / title / "image").symlink_to(image)
         config = front_config(listen=f"{place.address}:{PORT}", upstream="127.0.0.1:9", store=folder)
         found: dict[str, Any] = {}
         with nginx(place, folder / "nginx", config):
