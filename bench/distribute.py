@@ -16,6 +16,7 @@ import json
 import math
 import os
 import shutil
+import signal
 import statistics
 import subprocess
 import sys
@@ -493,11 +494,12 @@ def model(way: dict[str, Any]) -> dict[str, Any]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--nodes", type=int, default=8)
-    parser.add_argument("--mib", type=int, default=32)
-    parser.add_argument("--mbit", type=int, default=80)
+    parser.add_argument("--mib", type=int, default=64)
+    parser.add_argument("--mbit", type=int, default=200)
     parser.add_argument("--rounds", type=int, default=2)
     parser.add_argument("--machine", nargs=3, help=argparse.SUPPRESS)
     given = parser.parse_args()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # the namespaces are removed on the way out
     if given.machine:
         machine(Path(given.machine[0]), given.machine[1], Path(given.machine[2]))
         return

@@ -20,6 +20,7 @@ from teeth_agent.errors import AgentError
 from teeth_agent.image.cache.cache import ImageCache
 from teeth_agent.image.cache.mounts import SystemMounts
 from teeth_agent.image.cache.place import CachePartition
+from teeth_agent.image.sharing import Sharing
 from teeth_agent.inventory import machine
 from teeth_agent.network.bring_up import Network, network
 from teeth_agent.run import Orphans
@@ -103,6 +104,7 @@ async def _home(parts: _Parts, net: Network) -> Home:
             drives_free=parts.start_look.wait,
             cache=ImageCache(look=_cache_partitions, mounts=SystemMounts(), root=_ROOT),
             image_key=settings.image_key,
+            sharing=Sharing(f"{net.lease.address}/{net.lease.prefix_length}"),
         ),
         spool,
         tasks.load,

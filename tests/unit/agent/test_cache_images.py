@@ -6,6 +6,8 @@ import hashlib
 import os
 import random
 import subprocess
+import urllib.error
+import urllib.request
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -23,6 +25,7 @@ from teeth_agent.image.cache.cache import ImageCache
 from teeth_agent.image.cache.mounts import SystemMounts
 from teeth_agent.image.cache.place import LABEL, CachePartition, choose
 from teeth_agent.image.cache.store import Store
+from teeth_agent.image.sharing import Sharing
 from teeth_agent.inventory.block import Partition
 from teeth_agent.tasks.cache_images import run
 from teeth_agent.tasks.cachedisks import partitions_of
@@ -331,3 +334,71 @@ def test_the_place_in_memory_has_the_size_it_was_given_last(tmp_path):
             (point / "large").write_bytes(bytes(9 * MIB))
     finally:
         mounts.detach(point)
+
+
+# --- sharing
+
+
+def chunked(name, content, *urls, **more):
+    size = 64 << 10
+    digests = [hashlib.sha256(content[at : at + size]).hexdigest() for at in range(0, len(content), size)]
+    return image(name, content, *urls, chunks={"size": size, "digests": digests}, **more)
+
+
+@pytest.fixture
+def sharing():
+    sharing = Sharing("127.0.0.1/8")
+    yield sharing
+    sharing.close()
+
+
+def shared_name(content):
+    return f"/images/sha256-{hashlib.sha256(content).hexdigest()}"
+
+
+def test_one_machine_caches_from_the_server_and_the_next_from_that_machine(tmp_path, mounts, sharing):
+    """Two caches, on disk here and in memory there; an image without chunks is cached and not shared."""
+    mounts.add(DISK)
+    context = context_of(tmp_path, mounts, sharing=sharing)
+    with serving(ONE) as one, serving(TWO) as two:
+        wanted = command(chunked("one", ONE, one.url()), image("two", TWO, two.url()), share=True)
+        result = run(wanted, context, ToldReporter())
+        assert cached(result) == {"one": (True, ""), "two": (True, "")}
+        url = result["shared_at"]
+        assert url.startswith("http://127.0.0.1:")
+        other = context_of(tmp_path / "other", FolderMounts(tmp_path / "other/partitions"))
+        peers = command(
+            chunked("one", ONE, one.url(), peers=[url + shared_name(ONE)]),
+            chunked("two", TWO, two.url(), peers=[url + shared_name(TWO)]),
+        )
+        reporter = ToldReporter()
+        result = run(peers, other, reporter)
+        assert cached(result) == {"one": (True, ""), "two": (True, "")}
+        assert result["shared_at"] is None
+        assert (len(one.requests), len(two.requests)) == (1, 2)
+
+
+def test_a_list_without_share_ends_the_sharing_and_the_disk_is_let_go(tmp_path, mounts, sharing):
+    mounts.add(DISK)
+    context = context_of(tmp_path, mounts, sharing=sharing)
+    with serving(ONE) as server:
+        wanted = chunked("one", ONE, server.url())
+        url = run(command(wanted, share=True), context, ToldReporter())["shared_at"]
+        with urllib.request.urlopen(url + shared_name(ONE), timeout=20) as response:
+            assert response.read() == ONE
+        assert run(command(wanted), context, ToldReporter())["shared_at"] is None
+        with pytest.raises(urllib.error.URLError):
+            urllib.request.urlopen(url + shared_name(ONE), timeout=20)
+        assert mounts.attached == []
+
+
+def test_what_cannot_be_shared_is_cached_all_the_same(tmp_path, mounts):
+    mounts.add(DISK)
+    reporter = ToldReporter()
+    with serving(ONE) as server:
+        result = run(
+            command(chunked("one", ONE, server.url()), share=True), context_of(tmp_path, mounts), reporter
+        )
+    assert cached(result) == {"one": (True, "")}
+    assert result["shared_at"] is None
+    assert any("share_failed" in str(said) for said in reporter.logs)

@@ -20,6 +20,7 @@ from teeth_agent.image.held import HeldImage, VerifiedChunks
 from teeth_agent.image.origins import Patience
 from teeth_agent.image.params import ImageSpec
 from teeth_agent.image.share import ImageShare, ShareLimits, Throttle
+from teeth_agent.image.sharing import Sharing
 from teeth_protocol.wire.standbye import Chunks
 
 CHUNK = 64 << 10
@@ -320,3 +321,61 @@ def test_a_slow_machine_is_dropped_for_the_server(cached):
             release.set()
         assert content == CONTENT
         assert fetch.peer_bytes < CHUNK
+
+
+def test_close_breaks_off_what_is_under_way(tmp_path):
+    content = bytes(64 << 20)
+    held = Cached(tmp_path / "image", content)
+    digests = [hashlib.sha256(content[:CHUNK]).hexdigest()] * (len(content) // CHUNK)
+    held.chunks = VerifiedChunks(ChunkDigests(size=len(content), chunk=CHUNK, digests=digests))
+    share = ImageShare("127.0.0.1/8")
+    with contextlib.closing(connect(share.open(held.find))) as connection:
+        connection.request("GET", PATH)
+        response = connection.getresponse()
+        assert response.read(10) == bytes(10)
+        assert share.close()  # its file is let go: a disk can be unmounted
+        with pytest.raises((http.client.IncompleteRead, ConnectionError)):
+            response.read()
+
+
+# --- what a machine shares
+
+
+def test_what_is_shared_is_replaced_and_ends(cached):
+    chunks = ChunkDigests(size=len(CONTENT), chunk=CHUNK, digests=DIGESTS)
+    lent = []
+
+    @contextlib.contextmanager
+    def lend(digest):
+        lent.append(digest)
+        with cached.path.open("rb") as file:
+            yield file.fileno()
+
+    sharing = Sharing("127.0.0.1/8")
+    sharing.close()  # harmless
+    url = sharing.share({f"sha256:{HEX}": chunks, f"sha512:{HEX * 2}": chunks}, lend)
+    assert ask(url)[2] == CONTENT
+    assert lent == [f"sha256:{HEX}"]
+    assert sharing.share({}, lend) == url
+    assert ask(url)[0] == 404
+    sharing.close()
+    with pytest.raises(ConnectionRefusedError):
+        ask(url)
+    assert ask(sharing.share({f"sha256:{HEX}": chunks}, lend))[2] == CONTENT
+    sharing.close()
+
+
+def test_an_image_that_was_thrown_out_meanwhile_is_not_there(cached):
+    chunks = ChunkDigests(size=len(CONTENT), chunk=CHUNK, digests=DIGESTS)
+    sharing = Sharing("127.0.0.1/8")
+    try:
+        url = sharing.share({f"sha256:{HEX}": chunks}, lambda _: contextlib.nullcontext())
+        assert ask(url)[0] == 404
+    finally:
+        sharing.close()
+
+
+def test_a_machine_without_an_address_cannot_share():
+    with pytest.raises(AgentError, match="no address") as caught:
+        Sharing().share({}, lambda _: contextlib.nullcontext())
+    assert caught.value.code == "share_failed"

@@ -31,6 +31,7 @@ _log = logging.getLogger(__name__)
 _PATH = re.compile(r"/images/sha256-([0-9a-f]{64})\Z")
 _RANGE = re.compile(r"bytes=(\d{1,16})-(\d{0,16})\Z")
 _PIECE = 1 << 20
+_CLOSING = 5.0
 _BUSY = b"HTTP/1.1 503 Busy\r\nRetry-After: 2\r\nContent-Length: 0\r\nConnection: close\r\n\r\n"
 
 # The image of this sha256 (hex) while the block runs, None if it is not held whole or must not be shared.
@@ -82,13 +83,15 @@ class ImageShare:
             host, port = self._server.server_address[:2]
         return f"http://[{host!s}]:{port}" if ":" in str(host) else f"http://{host!s}:{port}"
 
-    def close(self) -> None:
-        """Listen no more; transfers that are under way break off."""
+    def close(self) -> bool:
+        """Listen no more, break off what is under way; whether it has ended within 5 s."""
         with self._guard:
             server, self._server = self._server, None
-        if server is not None:
-            server.shutdown()
-            server.server_close()
+        if server is None:
+            return True
+        server.shutdown()
+        server.server_close()
+        return server.break_off(_CLOSING)
 
 
 class _Server(socketserver.ThreadingMixIn, http.server.HTTPServer):
@@ -107,8 +110,9 @@ class _Server(socketserver.ThreadingMixIn, http.server.HTTPServer):
         self.find = find
         self.throttle = Throttle(limits.rate)
         self._network = interface.network
-        self._guard = threading.Lock()
+        self._changed = threading.Condition()
         self._open: Counter[str] = Counter()
+        self._sockets: set[socket.socket] = set()
         super().__init__((str(interface.ip), 0), _Request)
 
     def server_bind(self) -> None:
@@ -119,10 +123,11 @@ class _Server(socketserver.ThreadingMixIn, http.server.HTTPServer):
         host = str(client_address[0])
         if ipaddress.ip_address(host.partition("%")[0]) not in self._network:
             return False
-        with self._guard:
+        with self._changed:
             limits = self.limits
             if self._open.total() < limits.connections and self._open[host] < limits.connections_of_one:
                 self._open[host] += 1
+                self._sockets.add(request)
                 return True
         with suppress(OSError):
             request.setblocking(False)
@@ -134,10 +139,20 @@ class _Server(socketserver.ThreadingMixIn, http.server.HTTPServer):
             super().process_request_thread(request, client_address)
         finally:
             host = str(client_address[0])
-            with self._guard:
+            with self._changed:
+                self._sockets.discard(request)
                 self._open[host] -= 1
                 if not self._open[host]:
                     del self._open[host]
+                self._changed.notify_all()
+
+    def break_off(self, seconds: float) -> bool:
+        """End every connection; whether all were over within ``seconds``."""
+        with self._changed:
+            for sock in self._sockets:
+                with suppress(OSError):  # its thread was quicker
+                    sock.shutdown(socket.SHUT_RDWR)
+            return self._changed.wait_for(lambda: not self._sockets, seconds)
 
     def handle_error(self, request: Any, client_address: Any) -> None:
         del request

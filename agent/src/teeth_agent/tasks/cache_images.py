@@ -11,6 +11,7 @@ from teeth_agent.errors import AgentError, Cancelled
 from teeth_agent.image.cache import budget
 from teeth_agent.image.cache.cache import ImageCache, Site
 from teeth_agent.image.cache.fill import Filled, fill
+from teeth_agent.image.chunks import chunks_of
 from teeth_agent.image.fetch import Fetch
 from teeth_agent.image.params import ImageSpec, read_cache
 from teeth_agent.image.source import Deadline
@@ -60,7 +61,25 @@ def run(params: Mapping[str, Any], context: TaskContext, reporter: Reporter) -> 
             raise AgentError(str(error), code=error.code, detail=detail) from error
         except OSError as error:
             raise AgentError(f"the cache failed: {error}", code="cache_failed") from error
-    return {**result, "images": [state.to_json() for state in states]}
+    shared_at = _share([state.image for state in states if state.cached], wanted.share, context, reporter)
+    return {**result, "images": [state.to_json() for state in states], "shared_at": shared_at}
+
+
+def _share(images: Sequence[ImageSpec], share: bool, context: TaskContext, reporter: Reporter) -> str | None:
+    """Where others find those images, None if nowhere: then it was not asked for, or the log says why."""
+    if not share:
+        context.sharing.close()
+        return None
+    try:
+        found = {}
+        for image in images:
+            chunks = chunks_of(image, read_manifest(image, context.cache.manifest(image)))
+            if chunks is not None:
+                found[image.digest] = chunks
+        return context.sharing.share(found, context.cache.lent)
+    except (AgentError, OSError) as error:
+        reporter.log("warning", "share_failed", reason=str(error))
+        return None
 
 
 def _fill_all(

@@ -12,6 +12,7 @@ from typing import Any
 from teeth_agent.errors import AgentError
 from teeth_agent.image.cache.cache import ImageCache
 from teeth_agent.image.cache.mounts import SystemMounts
+from teeth_agent.image.sharing import Sharing
 from teeth_protocol import methods
 
 
@@ -153,7 +154,8 @@ class TaskContext:
 
     ``claim``: to be called with the identities of all devices before the first of them is changed; raises
     AgentError(device_busy) when another task has one. ``drives_free`` waits so many seconds at most until
-    nothing else of this agent is at the drives. ``cache``: this machine's images; ``image_key``: see Config.
+    nothing else of this agent is at the drives. ``cache``: this machine's images; ``sharing``: of them,
+    those that others may have; ``image_key``: see Config.
     """
 
     boot_id: str
@@ -163,3 +165,4 @@ class TaskContext:
     drives_free: Callable[[float], object] = _wait_for_nothing
     cache: ImageCache = field(default_factory=_memory_only)
     image_key: str | None = None
+    sharing: Sharing = field(default_factory=Sharing)

@@ -73,6 +73,8 @@ def run(params: Mapping[str, Any], context: TaskContext, reporter: Reporter) -> 
     policy = read_policy(params)
     # The look at the start may be taking a password away just now: two at a drive would be one too many.
     context.drives_free(_START_SECONDS)
+    if not policy.plan_only:
+        context.sharing.close()  # it may be reading from a disk that is to be erased
     return erase(policy, this_machine(context.sysfs_root), context, reporter)
 
 

@@ -56,6 +56,7 @@ def run(
         reporter.check_cancelled()
         reporter.progress(80, step="prepared")
         _release(reporter, said)
+        context.sharing.close()
         leave.flush(path)
     except BaseException:
         kexec.unload()
