@@ -66,18 +66,22 @@ guest: setup ## Build the operating system image that the demo deploys: build/gu
 lab: setup ## Find the accelerator that truly works here and show what the lab can do
 	@$(TEETH) lab probe
 
-bench: setup image ## Measure the JSON reader, pings under load, boot to dial-home, memory, many at once, erasing: build/bench/*.json
+bench: setup image ## Measure the JSON reader, pings under load, boot to dial-home, memory, many at once, erasing, writing images: build/bench/*.json
 	@.venv/bin/python bench/strictjson.py
 	@.venv/bin/python bench/ping.py
 	@.venv/bin/python bench/boot.py
 	@.venv/bin/python bench/many.py
 	@.venv/bin/python bench/erase.py
+	@.venv/bin/python bench/write.py
 
 bench-erase: setup ## Measure overwriting and reading back beside nwipe, shred, dd, blkdiscard: build/bench/erase.json
 	@.venv/bin/python bench/erase.py
 
 bench-leave: setup image ## Measure leaving for the deployed system, kexec beside a restart: build/bench/leave.json
 	@PYTHONPATH=tests .venv/bin/python bench/leave.py
+
+bench-write: setup ## Measure writing an image and reading it back beside zstd | dd, qemu-img, bmaptool: build/bench/write.json
+	@.venv/bin/python bench/write.py
 
 lint: setup ## ruff, import-linter, dib-lint, shellcheck
 	@.venv/bin/ruff check .

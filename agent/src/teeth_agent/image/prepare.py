@@ -29,6 +29,7 @@ from teeth_agent.tools import sgdisk, udevadm
 
 _BY_MANIFEST = "read back past the page cache, sha256 of each chunk by the manifest"
 _BY_CRC = "read back past the page cache, crc32 of every piece of at most 4 MiB"
+_ZEROS = "; zeros that were skipped: read back by the erase, and in samples here"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -93,7 +94,8 @@ def write_image(
         check_by_rereading(device, writer.ends, written.raw_bytes, image.raw_digest, progress.reread)
     writer.finish()
     progress.done(written)
-    return _prepared(written, source, _BY_MANIFEST if by_manifest else _BY_CRC)
+    method = (_BY_MANIFEST if by_manifest else _BY_CRC) + (_ZEROS if written.skipped_bytes else "")
+    return _prepared(written, source, method)
 
 
 def settle_partitions(device: Device, *, has_table: bool) -> None:
@@ -123,17 +125,23 @@ def _qcow2(image: ImageSpec, source: Source, device: Device) -> Qcow2 | None:
 
 
 def _expected(image: ImageSpec, source: Source, qcow2: Qcow2 | None, check_head: CheckHead) -> Expected:
-    if qcow2 is not None:  # its pieces come in the order of the file
-        return Expected(raw_size=qcow2.size, check_head=lambda head: check_head(head, None))
-    chunks = None
-    manifest = source.manifest
-    if manifest is not None and manifest.raw_chunks and manifest.raw_chunk_size and manifest.raw_size:
-        chunks = RawChunks(
-            size=manifest.raw_chunk_size, raw_size=manifest.raw_size, digests=manifest.raw_chunks
-        )
+    """A raw digest that is asked for is proven by a manifest's chunks as they are read back, or is one more.
+
+    Nothing is proven twice unasked: what is fetched has its digest, and zstd unpacks it as it was packed.
+    """
+    manifest, chunks = source.manifest, None
+    raw_size = image.known_raw_size if qcow2 is None else qcow2.size
+    if manifest is not None and manifest.raw_size is not None:
+        raw_size = manifest.raw_size if raw_size is None else raw_size
+        if image.raw_digest is not None and manifest.raw_chunks and manifest.raw_chunk_size:
+            chunks = RawChunks(
+                size=manifest.raw_chunk_size, raw_size=manifest.raw_size, digests=manifest.raw_chunks
+            )
+    # The pieces of a qcow2 file come in the order of the file: for them there is check_by_rereading.
+    by_digest = chunks is None and qcow2 is None
     return Expected(
-        raw_size=image.known_raw_size if chunks is None else chunks.raw_size,
-        raw_digest=image.raw_digest if chunks is None else None,
+        raw_size=raw_size,
+        raw_digest=image.raw_digest if by_digest else None,
         raw_chunks=chunks,
         check_head=lambda head: check_head(head, None),
     )

@@ -9,6 +9,7 @@ holds the whole window may answer from there.
 from __future__ import annotations
 
 import hashlib
+import secrets
 import threading
 import zlib
 from collections import deque
@@ -18,24 +19,27 @@ from dataclasses import dataclass, replace
 from teeth_agent.blockio import Device, aligned_buffer
 from teeth_agent.errors import AgentError, Cancelled
 from teeth_agent.image.ends import mismatch
-from teeth_agent.image.pieces import PIECE
+from teeth_agent.image.pieces import ALIGN, PIECE
+from teeth_agent.image.zeroruns import GRAIN
 
-# More than most drives have as a cache of their own, and not so much that the last one is long waited for.
-WINDOW = 256 << 20
+# The first is read when the second is being written, and the last is what there is to wait for in the end.
+WINDOW = 64 << 20
 # Where reading and writing would make heads seek, they take turns of several seconds each.
 TURN = 1 << 30
 # So many windows may wait to be read back; then the writing waits.
-_BEHIND = 3
-# What one read asks for; larger ones are no faster.
-_READ = 1 << 20
+_BEHIND = 4
+# Of zeros that were skipped, one block in so many bytes is looked at, at a place that is not known before.
+_SAMPLE = GRAIN
+_SAMPLED = 64 << 20
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Record:
     """What must read back at ``offset``: zeros where ``crc`` is None (then ``length`` may be large).
 
-    ``digests``: the sha256 of each ``chunk`` bytes that a manifest vouches for, if any. ``again``: it was
-    read back before.
+    ``digests``: the sha256 of each ``chunk`` bytes that a manifest vouches for, if any. ``sampled``: all of
+    it was read back before this image came, so its ends and samples will do. ``counts``: how many bytes are
+    proven by it.
     """
 
     offset: int
@@ -43,7 +47,8 @@ class Record:
     crc: int | None
     chunk: int = 0
     digests: tuple[bytes, ...] = ()
-    again: bool = False
+    sampled: bool = False
+    counts: int = 0
 
 
 class ReadBack:
@@ -53,12 +58,12 @@ class ReadBack:
         self._device = device
         self._advance = advance
         self._window = TURN if seeks else WINDOW
-        self._behind = 0 if seeks else _BEHIND * WINDOW
+        self._behind = 0 if seeks else _BEHIND
         self._changed = threading.Condition()
         self._open: list[Record] = []
         self._open_bytes = 0
         self._closed: deque[list[Record]] = deque()
-        self._unproven = 0
+        self._reading = False
         self._ended = False
         self._stopped = False
 
@@ -66,10 +71,10 @@ class ReadBack:
         """This was written, or is said to be there. Waits while too much is not yet read back."""
         with self._changed:
             self._open.append(record)
-            self._open_bytes += record.length
+            self._open_bytes += _SAMPLE if record.sampled else record.length
             if self._open_bytes >= self._window:
                 self._close_window()
-            self._changed.wait_for(lambda: self._stopped or self._unproven <= self._behind)
+            self._changed.wait_for(lambda: self._stopped or len(self._closed) + self._reading <= self._behind)
             if self._stopped:
                 raise Cancelled("the reading back was stopped")
 
@@ -90,7 +95,7 @@ class ReadBack:
         beginnings: list[Record] = []
         while (window := self._next_window()) is not None:
             self._device.flush()
-            beginnings.append(replace(next(_parts(window[0])), again=True))
+            beginnings.append(replace(next(_parts(window[0])), counts=0))
             for record in window:
                 yield from _parts(record)
         if len(beginnings) > 1:
@@ -103,8 +108,7 @@ class ReadBack:
 
         def read(record: Record) -> bool:
             view = buffer[: record.length]
-            for start in range(0, record.length, _READ):
-                self._device.read_into(record.offset + start, view[start : start + _READ])
+            self._device.read_into(record.offset, view)
             if record.crc is None:
                 # bytearray == memoryview is one memcmp; the other way round compares item by item.
                 good = (zeros if record.length == PIECE else bytearray(record.length)) == view
@@ -112,39 +116,63 @@ class ReadBack:
                 good = _holds(record, view)
             if not good:
                 raise mismatch(self._device, record.offset, record.length)
-            if not record.again:
-                self._proven(record.length)
+            self._advance(record.counts)
             return True
 
         return read
 
     def _close_window(self) -> None:
         if self._open:
-            self._closed.append(self._open)
-            self._unproven += self._open_bytes
+            self._closed.append(_merged(self._open))
             self._open, self._open_bytes = [], 0
             self._changed.notify_all()
 
     def _next_window(self) -> list[Record] | None:
         with self._changed:
+            self._reading = False
+            self._changed.notify_all()
             self._changed.wait_for(lambda: self._stopped or self._closed or self._ended)
             if self._stopped or not self._closed:
                 return None
+            self._reading = True
             return self._closed.popleft()
-
-    def _proven(self, length: int) -> None:
-        with self._changed:
-            self._unproven -= length
-            self._changed.notify_all()
-        self._advance(length)
 
 
 def _parts(record: Record) -> Iterator[Record]:
-    if record.length <= PIECE:
-        yield record
+    """What is read at once."""
+    if record.sampled:
+        yield from _samples(record)
         return
     for start in range(0, record.length, PIECE):
-        yield Record(offset=record.offset + start, length=min(PIECE, record.length - start), crc=record.crc)
+        length = min(PIECE, record.length - start)
+        yield replace(record, offset=record.offset + start, length=length, counts=length)
+
+
+def _samples(record: Record) -> Iterator[Record]:
+    for start in range(0, record.length, _SAMPLED):
+        length = min(_SAMPLED, record.length - start)
+        block = min(_SAMPLE, length)
+        places = {start + secrets.randbelow((length - block) // ALIGN + 1) * ALIGN}
+        if start == 0:
+            places.add(0)
+        if start + length == record.length:
+            places.add(record.length - block)
+        last = max(places)
+        for place in sorted(places):
+            counts = length if place == last else 0
+            yield replace(record, offset=record.offset + place, length=block, counts=counts)
+
+
+def _merged(records: list[Record]) -> list[Record]:
+    """In the order of the device, neighbours that are sampled as one."""
+    merged: list[Record] = []
+    for record in sorted(records, key=lambda one: one.offset):
+        before = merged[-1] if merged else None
+        if before and before.sampled and record.sampled and before.offset + before.length == record.offset:
+            merged[-1] = replace(before, length=before.length + record.length)
+        else:
+            merged.append(record)
+    return merged
 
 
 def _holds(record: Record, view: memoryview) -> bool:

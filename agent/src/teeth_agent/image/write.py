@@ -182,8 +182,14 @@ class DiskWriter:
                 self._device.write_from(offset + start, view[start:end])
                 counts.written_bytes += length
             if not digests:
-                crc = None if zero else zlib.crc32(view[start:end])
-                self._readback.add(Record(offset=offset + start, length=length, crc=crc))
+                self._readback.add(
+                    Record(
+                        offset=offset + start,
+                        length=length,
+                        crc=None if zero else zlib.crc32(view[start:end]),
+                        sampled=zero and self._reads_zero,
+                    )
+                )
         if digests:
             assert self._expected.raw_chunks is not None
             chunk = self._expected.raw_chunks.size
@@ -202,7 +208,7 @@ class DiskWriter:
         low, high = self._between_ends(piece.offset, padded)
         if low < high:
             self._make_zero(low, high - low, counts)
-            self._readback.add(Record(offset=low, length=high - low, crc=None))
+            self._readback.add(Record(offset=low, length=high - low, crc=None, sampled=self._reads_zero))
         self._count(counts)
 
     def _make_zero(self, offset: int, length: int, counts: Written) -> None:
