@@ -1,6 +1,6 @@
 # `make help` is the contract. Every target does the set-up it needs; a second run repeats nothing.
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-fast fuzz sim lies test-erase test-deploy test-lab image guest lab bench bench-erase bench-leave lint types fmt schemas clean
+.PHONY: help setup demo test test-fast fuzz sim lies test-erase test-deploy test-lab image guest lab bench bench-erase bench-leave bench-write lint types fmt schemas clean
 TEETH := .venv/bin/teeth
 PYTEST := .venv/bin/python -m pytest
 # Two for each processor: many tests wait for a process, a timer or a disk.
