@@ -51,16 +51,17 @@ class Ahead:
             self._stop_source()
         self._thread.join()
 
+    def wait_for_first(self) -> None:
+        """Until the first bytes are there, or the source has ended. Raises what the source raises."""
+        with self._changed:
+            self._wait_for_block()
+
     def __iter__(self) -> Iterator[memoryview]:
         """Blocks in order; each is writable, and valid until the next is asked for."""
         while True:
             with self._changed:
-                self._changed.wait_for(lambda: self._full or self._ended or self._interrupted)
-                if self._interrupted:
-                    raise Cancelled("the reading was interrupted")
+                self._wait_for_block()
                 if not self._full:
-                    if self._error is not None:
-                        raise self._error
                     return
                 view = self._full.popleft()
             yield view
@@ -81,6 +82,13 @@ class Ahead:
             self._interrupted = False
         for _ in self:
             pass
+
+    def _wait_for_block(self) -> None:
+        self._changed.wait_for(lambda: self._full or self._ended or self._interrupted)
+        if self._interrupted:
+            raise Cancelled("the reading was interrupted")
+        if not self._full and self._error is not None:
+            raise self._error
 
     def _run(self) -> None:
         try:

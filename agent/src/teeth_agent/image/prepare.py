@@ -8,6 +8,7 @@ stream that is not cut into frames needs none of the 16 MiB, but its window: 8 M
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
 
@@ -65,21 +66,25 @@ def write_image(
     seeks: bool,
     reporter: Reporter,
     check_head: CheckHead = headcheck.anything,
+    touch: Callable[[], None] = lambda: None,
 ) -> Prepared:
     """Write and verify. Until this returns the disk has neither boot sector nor partition table.
 
     ``device`` may be a Window of one; ``seeks``: it is a spinning one. ``check_head`` may refuse the first
-    MiB, and is asked again once all is read. Raises AgentError with the codes of fetch, decompress, qcow2
+    MiB, and is asked again once all is read. ``touch`` is called before the first byte is written: when the
+    image's beginning has come. Raises AgentError with the codes of fetch, decompress, qcow2
     and write, DeviceError, and Cancelled.
     """
     check_fits(image, device)
     qcow2 = _qcow2(image, source, device)
     expected = _expected(image, source, qcow2, check_head)
-    progress = Progress(image, source, reporter)
+    progress = Progress(source, expected.raw_size, reporter)
     writer = DiskWriter(device, reads_zero=reads_zero, seeks=seeks, expected=expected, tick=progress.tick)
     pool = BufferPool()
     blocks = begins_as_declared(source, format=image.format, compression=image.compression)
     with Ahead(blocks, source.stop) as ahead:
+        ahead.wait_for_first()
+        touch()
         try:
             pieces = qcow2.pieces(pool, ahead) if qcow2 else stream_pieces(image.compression, ahead, pool)
             written = writer.write(pieces, pool, ahead.interrupt)

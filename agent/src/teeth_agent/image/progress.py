@@ -5,7 +5,6 @@ from __future__ import annotations
 import threading
 import time
 
-from teeth_agent.image.params import ImageSpec
 from teeth_agent.image.source import Source
 from teeth_agent.image.write import Written
 from teeth_agent.reporter import Reporter
@@ -20,8 +19,8 @@ _RATE_AFTER = 2.0
 class Progress:
     """Tells a reporter what becomes of one image. Any thread may use it; every method may raise Cancelled."""
 
-    def __init__(self, image: ImageSpec, source: Source, reporter: Reporter) -> None:
-        self._image = image
+    def __init__(self, source: Source, raw_size: int | None, reporter: Reporter) -> None:
+        self._raw_size = raw_size
         self._source = source
         self._reporter = reporter
         self._lock = threading.Lock()
@@ -32,7 +31,7 @@ class Progress:
         """A piece was written or read back."""
         self._reporter.check_cancelled()
         with self._lock:
-            total = written.raw_bytes if written.complete else self._image.known_raw_size
+            total = written.raw_bytes if written.complete else self._raw_size
             # Without a raw size, what was fetched is the only honest measure of how far it is.
             share = written.raw_bytes / total if total else self._source.received / self._source.size
             proven = written.read_back / (total or written.raw_bytes or 1)

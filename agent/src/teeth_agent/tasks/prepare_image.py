@@ -113,8 +113,6 @@ def _write(
     reads_zero = context.state.is_zero(chosen.identity)
     with open_source(wanted.image, context.cache, deadline=Deadline(wanted.deadline)) as source:
         trust.check(source.manifest, key=context.image_key)
-        # From the first byte on it is neither zero nor prepared, however this ends.
-        context.state.clear_zero(chosen.identity)
         done = prepare.write_image(
             wanted.image,
             device,
@@ -123,6 +121,8 @@ def _write(
             seeks=chosen.rotational is True,
             reporter=reporter,
             check_head=headcheck.of_disk(device),
+            # From the first byte on it is neither zero nor prepared, however this ends.
+            touch=lambda: context.state.clear_zero(chosen.identity),
         )
     head = aligned_buffer(16 * device.logical_block)
     device.read_into(0, head)
