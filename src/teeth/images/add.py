@@ -58,7 +58,7 @@ def add(order: Order, data: Path, *, progress: origin.Progress, say: Step = lamb
     if not origin.is_url(order.source):
         next(origin.file_blocks(Path(order.source), lambda *_: None))  # what is not there makes no folders
     store, key = ImageStore(data), signing_key(data)
-    with plain_errors(order.source), store.workplace() as work:
+    with plain_errors(origin.shown(order.source)), store.workplace() as work:
         raw = work / "raw"
         with (work / CONTENT).open("xb") as stream:
             packed = pack(_chunks(order, work, raw, progress), stream, level=order.level)
@@ -89,7 +89,7 @@ def default_name(source: str) -> str:
 
 def _chunks(order: Order, work: Path, raw: Path, progress: origin.Progress) -> Iterator[bytes]:
     """The raw image in chunks, which lies in ``raw`` when they have ended."""
-    blocks = origin.digested(_blocks(order, progress), order.digest, order.source)
+    blocks = origin.digested(_blocks(order, progress), order.digest, origin.shown(order.source))
     head, blocks = _peek(blocks, unpack.HEAD)
     unpacked = spool.bounded(unpack.unpacked(blocks, unpack.compression_of(head)), order.max_size)
     head, unpacked = _peek(unpacked, 512)
@@ -126,7 +126,7 @@ def _require_startable(found: Look, order: Order) -> None:
         return
     if not order.force:
         raise BadImage(
-            f"{order.source} would not start: {'; '.join(found.problems)}",
+            f"{origin.shown(order.source)} would not start: {'; '.join(found.problems)}",
             hint="--force keeps it all the same",
         )
     found.notes[:0] = [f"added by force: {problem}" for problem in found.problems]
@@ -167,7 +167,7 @@ def _about(order: Order, name: str, found: Look, packed: Packed, manifest: bytes
         manifest_digest=f"sha256:{hashlib.sha256(manifest).hexdigest()}",
         key=key,
         added=time.time(),
-        source=order.source,
+        source=origin.shown(order.source),
         boot=found.boot,
         kernel=found.kernel,
         notes=tuple(found.notes),

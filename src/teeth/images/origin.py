@@ -9,14 +9,16 @@ import stat
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from urllib.parse import urlsplit, urlunsplit
 
 import httpx
 
 from teeth import __version__
 from teeth.errors import TeethError, UsageError
 from teeth.images.errors import BadImage
+from teeth_image.manifest import CHUNK_SIZE
 
-BLOCK = 1 << 20
+BLOCK = CHUNK_SIZE
 Progress = Callable[[int, int | None], None]  # bytes that came, bytes in all if that is known
 _TRIES = 5  # in a row without a byte more
 _WAITS = (0.5, 1.0, 2.0, 4.0)
@@ -48,6 +50,14 @@ def digested(blocks: Iterator[bytes], expected: str | None, what: str) -> Iterat
         raise BadImage(f"{what} has the digest {algorithm}:{digest.hexdigest()}, not the one that was given")
 
 
+def shown(source: str) -> str:
+    """A path, or an address without what in it may be secret: names, passwords, signatures in the query."""
+    if not is_url(source):
+        return source
+    parts = urlsplit(source)
+    return urlunsplit((parts.scheme, parts.netloc.rpartition("@")[2], parts.path, "", ""))
+
+
 def is_url(text: str) -> bool:
     return re.match(r"[A-Za-z][A-Za-z0-9+.-]*://", text) is not None
 
@@ -55,7 +65,7 @@ def is_url(text: str) -> bool:
 def file_blocks(path: Path, progress: Progress) -> Iterator[bytes]:
     """Raises UsageError for what is no file with something in it."""
     try:
-        with path.open("rb") as stream:
+        with path.open("rb", buffering=0) as stream:
             facts = path.stat()
             if not (stat.S_ISREG(facts.st_mode) or stat.S_ISBLK(facts.st_mode)):
                 raise UsageError(f"{path} is no file")
@@ -94,6 +104,7 @@ class Download:
         sleep: Callable[[float], None] = time.sleep,
     ) -> None:
         self._url = url
+        self._shown = shown(url)
         self._most = most
         self._vouched = vouched
         self._progress = progress
@@ -120,21 +131,21 @@ class Download:
                     why = str(error) or type(error).__name__
                     wait = getattr(error, "wait", None)
                 except httpx.InvalidURL as error:
-                    raise UsageError(f"{self._url} is no address: {error}") from error
+                    raise UsageError(f"{self._shown} is no address: {error}") from error
                 except httpx.HTTPError as error:
-                    raise TeethError(f"{self._url} cannot be fetched: {error}") from error
+                    raise TeethError(f"{self._shown} cannot be fetched: {error}") from error
                 tries = 1 if self._done > before else tries + 1
                 if tries >= _TRIES:
-                    raise TeethError(f"{self._url} cannot be fetched: {why}", hint="nothing was kept")
+                    raise TeethError(f"{self._shown} cannot be fetched: {why}", hint="nothing was kept")
                 self._sleep(_WAITS[tries - 1] if wait is None else wait)
 
     def _check(self, request: httpx.Request) -> None:
         scheme = request.url.scheme
         if scheme not in ("http", "https"):
-            raise UsageError(f"{request.url} is neither http nor https")
+            raise UsageError(f"{shown(str(request.url))} is neither http nor https")
         if scheme == "http" and not self._vouched:
             raise UsageError(
-                f"{request.url} is plain http: anybody on the way could have made it",
+                f"{shown(str(request.url))} is plain http: anybody on the way could have made it",
                 hint="use https, or say what it must be with --digest",
             )
 
@@ -156,38 +167,38 @@ class Download:
                 self._digest.update(block)
                 self._done += len(block)
                 if self._done > self._most:
-                    raise BadImage(f"{self._url} has more than {self._most} bytes", hint="see --max-size")
+                    raise BadImage(f"{self._shown} has more than {self._most} bytes", hint="see --max-size")
                 yield block
                 self._progress(self._done, self._total)
         if self._total is not None and self._done < self._total:
             raise _TryAgain(f"it ended after {self._done} of {self._total} bytes")
         if self._done == 0:
-            raise UsageError(f"{self._url} is empty")
+            raise UsageError(f"{self._shown} is empty")
 
     def _begin(self, response: httpx.Response) -> _Again | None:
         status = response.status_code
         if status in _AGAIN:
             raise _TryAgain(f"it answers {status}", wait=_retry_after(response))
         if status not in (200, 206) or (status == 206 and not self._done):
-            raise TeethError(f"{self._url} cannot be fetched: it answers {status} {response.reason_phrase}")
+            raise TeethError(f"{self._shown} cannot be fetched: it answers {status} {response.reason_phrase}")
         if status == 206:
             self._continues(response)
             return None
         length = response.headers.get("content-length", "")
         total = int(length) if re.fullmatch("[0-9]{1,18}", length) else None
         if self._done and total != self._total:
-            raise TeethError(f"{self._url} has changed while it was fetched")
+            raise TeethError(f"{self._shown} has changed while it was fetched")
         self._total = total
         if total is not None and total > self._most:
-            raise BadImage(f"{self._url} has {total} bytes, more than {self._most}", hint="see --max-size")
+            raise BadImage(f"{self._shown} has {total} bytes, more than {self._most}", hint="see --max-size")
         etag = response.headers.get("etag", "")
         self._etag = "" if etag.startswith("W/") else etag
-        return _Again(self._url, self._done, self._digest.hexdigest()) if self._done else None
+        return _Again(self._shown, self._done, self._digest.hexdigest()) if self._done else None
 
     def _continues(self, response: httpx.Response) -> None:
         match = _CONTENT_RANGE.fullmatch(response.headers.get("content-range", ""))
         if match is None or int(match[1]) != self._done or match[2] not in (str(self._total), "*"):
-            raise TeethError(f"{self._url} does not go on where the connection broke")
+            raise TeethError(f"{self._shown} does not go on where the connection broke")
 
 
 class _TryAgain(Exception):

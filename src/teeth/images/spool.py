@@ -70,6 +70,9 @@ def in_chunks(blocks: Iterable[bytes], size: int = CHUNK_SIZE) -> Iterator[bytes
     """Cut anew: every one of ``size`` but the last."""
     waiting = bytearray()
     for block in blocks:
+        if not waiting and len(block) == size:  # as files come: no copy
+            yield block
+            continue
         waiting += block
         while len(waiting) >= size:
             yield bytes(memoryview(waiting)[:size])

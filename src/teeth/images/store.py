@@ -94,7 +94,7 @@ def check_name(name: str) -> str:
 
 def signing_key(data: Path) -> Ed25519PrivateKey:
     """The store's own key, made if there is none. Raises TeethError for a file that is none."""
-    data.mkdir(parents=True, exist_ok=True)
+    data.mkdir(parents=True, exist_ok=True, mode=0o700)
     return signing.signing_key(
         data / PRIVATE_KEY,
         data / PUBLIC_KEY,

@@ -16,10 +16,11 @@ from teeth import proc
 from teeth.images.errors import BadImage
 
 MAX_TEXT = 1 << 20  # a grub.cfg has some 10 KiB
-_MAX_FILE = 512 << 20  # of a kernel: only its beginning is wanted, but debugfs gives a file or nothing
+_MAX_FILE = 256 << 20  # of a kernel: only its beginning is wanted, but debugfs gives a file or nothing
 _MAX_LINKS = 40  # the kernel's own bound on symbolic links in one path
 _MAX_NAMES = 100_000
-_MAX_MEMBERS = 2_000_000
+_MAX_MEMBERS = 1_000_000
+_MAX_PATHS = 128 << 20  # letters of all paths in a tar: a whole distribution has some 10 million
 _MAX_HEADER = 1 << 20  # of a tar member: names and attributes
 _TIMEOUT = 60.0
 _SAFE = re.compile(r'[^"\\\x00-\x1f\x7f]{1,4096}')
@@ -224,9 +225,11 @@ class TarTree(_Linked):
                 raise BadImage(f"the tar is damaged: {error}") from error
 
     def _index(self, tar: tarfile.TarFile) -> None:
+        letters = 0
         for count, one in enumerate(tar):
-            if count >= _MAX_MEMBERS:
-                raise BadImage(f"the tar has more than {_MAX_MEMBERS} members")
+            letters += len(one.name) + len(one.linkname)
+            if count >= _MAX_MEMBERS or letters > _MAX_PATHS:
+                raise BadImage(f"the tar has too many members (after {count})")
             tar.members = []  # type: ignore[attr-defined]  # it would keep every one
             path = _below_root(one.name)
             entry: tuple[int, int, str | None]

@@ -342,21 +342,34 @@ def test_a_full_disk_is_one_line(good: Path, data: Path, monkeypatch: pytest.Mon
     assert nothing_kept(data)
 
 
-def test_what_a_killed_add_left_is_swept_away(good: Path, data: Path, tmp_path: Path) -> None:
-    """The reader of a pipe that nobody fills blocks in the middle of an add: there it is killed."""
+def adding(good: Path, data: Path) -> subprocess.Popen[bytes]:
+    """Another process in the middle of an add: it has read something, and waits for its input to end."""
     program = (
         "import sys; from pathlib import Path; from teeth.images.add import *\n"
         "def stop(done, total): print('reading', flush=True); sys.stdin.read()\n"
         "add(Order(source=sys.argv[1]), Path(sys.argv[2]), progress=stop)\n"
     )
-    with subprocess.Popen(
-        [sys.executable, "-c", program, str(good), str(data)], stdin=subprocess.PIPE, stdout=subprocess.PIPE
-    ) as adding:
-        assert adding.stdout is not None
-        assert adding.stdout.readline() == b"reading\n"
+    words = [sys.executable, "-c", program, str(good), str(data)]
+    process = subprocess.Popen(
+        words, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL
+    )
+    assert process.stdout is not None
+    assert process.stdout.readline() == b"reading\n"
+    return process
+
+
+def test_an_interrupted_add_leaves_nothing(good: Path, data: Path) -> None:
+    with adding(good, data) as process:
         assert not nothing_kept(data)
+        process.send_signal(signal.SIGINT)
+        assert process.wait(30) != 0
+    assert nothing_kept(data)
+
+
+def test_what_a_killed_add_left_is_swept_away(good: Path, data: Path) -> None:
+    with adding(good, data) as process:
         put(good, data, name="meanwhile")  # one that is at work is left alone
         assert len(list((data / "images").glob(".adding-*"))) == 1
-        adding.send_signal(signal.SIGKILL)
+        process.send_signal(signal.SIGKILL)
     image = put(good, data).image
     assert names(data / "images") == [".lock", image.id]

@@ -13,7 +13,7 @@ from fakes import imageserver
 from fakes.imageserver import ImageServer, serving, status, whole, without_length
 from teeth.endpoint import ca
 from teeth.errors import TeethError, UsageError
-from teeth.images.origin import Download, digested
+from teeth.images.origin import Download, digested, shown
 
 CONTENT = random.Random(1).randbytes(5_000_000)
 
@@ -124,6 +124,17 @@ def test_a_redirection_may_not_lead_to_another_kind_of_address() -> None:
             server.answers[:] = [imageserver.redirect(server.url())]
             with pytest.raises(TeethError, match=r"cannot be fetched"):
                 fetch(server)
+
+
+def test_what_may_be_secret_in_an_address_is_not_said() -> None:
+    assert shown("https://me:secret@host:1/a/b.raw?token=secret#x") == "https://host:1/a/b.raw"
+    assert shown("/a/b@c?d.raw") == "/a/b@c?d.raw"
+    with serving(CONTENT, status(404)) as server:
+        address = server.url().replace("//", "//me:secret@") + "?token=secret"
+        download = Download(address, most=1, vouched=True, progress=lambda *_: None)
+        with pytest.raises(TeethError, match="answers 404") as refused:
+            list(download.blocks())
+    assert "secret" not in str(refused.value)
 
 
 def test_the_digest_is_of_what_came() -> None:
