@@ -63,7 +63,11 @@ def write(variable: Variable, attributes: int, data: bytes, folder: Path = FOLDE
             _unguard(path)
         descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o644)
         try:
-            os.write(descriptor, struct.pack("<I", attributes) + data)
+            content = struct.pack("<I", attributes) + data
+            os.write(descriptor, content)
+            # A write is the whole variable; a folder that stands in for efivarfs keeps a longer one's rest.
+            if os.fstat(descriptor).st_size != len(content):
+                os.ftruncate(descriptor, len(content))
         finally:
             os.close(descriptor)
     except OSError as error:

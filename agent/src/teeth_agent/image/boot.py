@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import platform
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from teeth_agent import efivars
 from teeth_agent.blockio import open_device
 from teeth_agent.errors import AgentError, ToolError
-from teeth_agent.image import bootcheck, configdrive, disktable, drivecontent, kexec, rootfs
+from teeth_agent.image import bootcheck, configdrive, disktable, drivecontent, kexec, rootfs, uefientry
 from teeth_agent.image.params import ConfigDrive
 from teeth_agent.tools import udevadm
 from teeth_image.bootcheck import BootCheck
@@ -54,10 +55,23 @@ def put_config_drive(disk: str, drive: ConfigDrive, *, work: Path) -> PlacedDriv
 
 
 def check_boot(disk: str, *, root: Path) -> BootCheck:
-    """Whether the disk starts by itself in this firmware's mode."""
+    """Whether the disk starts by itself in this firmware's mode.
+
+    Under UEFI the firmware gets an entry for it, put first: what it then starts counts, too.
+    """
+    machine = platform.machine()
     with open_device(disk, write=False) as device:
         firmware = bootcheck.firmware_mode(root)
-        return bootcheck.check(device, disktable.read(device), firmware=firmware, machine=platform.machine())
+        found = bootcheck.check(device, disktable.read(device), firmware=firmware, machine=machine)
+    if firmware != "uefi":
+        return found
+    folder = root / str(efivars.FOLDER).lstrip("/")
+    entry = uefientry.put(disk, machine=machine, folder=folder)
+    if entry.name is None:
+        said = f"the firmware has no entry for it: {entry.reason}"
+    else:
+        said = f"{entry.name} of the firmware starts {entry.path}"
+    return replace(found, bootable=found.bootable or entry.name is not None, reason=f"{found.reason}; {said}")
 
 
 def choose_departure(disk: str, wanted: str, check: BootCheck, *, root: Path, work: Path) -> Departure:
