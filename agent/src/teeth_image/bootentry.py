@@ -117,6 +117,18 @@ def uses_bls(text: str) -> bool:
     return re.search(r"^\s*(?:blscfg|bls_import)\b", text, re.MULTILINE) is not None
 
 
+def why_no_entries(text: str) -> tuple[bool, str]:
+    """For a grub.cfg without one usable entry: whether it is surely damaged, and why for a person."""
+    if not text.strip():
+        return True, "is empty"
+    if "\0" in text or "\ufffd" in text:
+        return True, "is no text: damaged"
+    opened, closed = (len(re.findall(pattern, text, re.MULTILINE)) for pattern in (r"\{\s*$", r"^\s*\}"))
+    if opened > closed:
+        return True, "is cut short: a block of it does not end"
+    return False, "has no menu entry that starts a Linux kernel"
+
+
 class _Menu:
     """Follows a grub.cfg's blocks line by line: menuentry, submenu and function end with a lone brace."""
 

@@ -217,3 +217,27 @@ def test_the_last_act_falls_back_to_a_reboot(tools, monkeypatch):
         leave.leave("kexec")
     assert caught.value.code == "still_here"
     assert diary(tools) == ["kexec --exec", "reboot -f"]
+
+
+def test_the_key_of_this_boot_is_gone_before_the_next_kernel(tools, tmp_path):
+    secrets = tmp_path / "keys"
+    secrets.mkdir()
+    key = secrets / "key.pem"
+    key.write_bytes(b"-----BEGIN PRIVATE KEY-----")
+    with key.open("rb") as held:
+        leave.forget(secrets)
+        assert held.read() == bytes(27)
+    assert list(secrets.iterdir()) == []
+    leave.forget(tmp_path / "none")
+
+
+def test_each_step_says_how_long_it_took(scene, tools):
+    _, context = scene
+    (context.sysfs_root / "proc/uptime").write_text("42.50 80.1\n")
+    home = Home({"go": True}, {})
+    go(scene, home)
+    steps = [log["step"] for log in home.logs if log["event"] == "run_image_step"]
+    assert steps == ["find_disk", "config_drive", "boot_check", "kexec_load", "release"]
+    last = home.logs[-1]
+    assert (last["event"], last["boot"], last["uptime"]) == ("run_image_leaving", "kexec", "42.50")
+    assert last["seconds"] >= 0

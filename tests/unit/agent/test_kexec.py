@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import struct
+
 import pytest
 
 from fakes import diskimages
@@ -70,13 +72,37 @@ def test_bls_entries_without_any_grub_cfg(tmp_path):
     assert [path.name for path in found.initrds] == ["a", "b"]
 
 
-@pytest.mark.parametrize("gone", ["boot/vmlinuz-6.1", "boot/early.img", "boot/grub/grub.cfg"])
-def test_what_is_missing_is_named(gone, system):
+@pytest.mark.parametrize(
+    ("gone", "code"),
+    [
+        ("boot/vmlinuz-6.1", "no_kernel"),
+        ("boot/early.img", "no_initrd"),
+        ("boot/grub/grub.cfg", "no_boot_entry"),
+    ],
+)
+def test_what_is_missing_is_named(gone, code, system):
     (system / gone).unlink()
     with pytest.raises(AgentError) as caught:
         rootfs.find_boot_files([system])
-    assert caught.value.code == "no_boot_entry"
+    assert caught.value.code == code
     assert gone.rpartition("/")[2] in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("content", "code", "said"),
+    [
+        (b"", "boot_config", "boot/grub/grub.cfg is empty"),
+        (b"\x00\x81\xff" * 500, "boot_config", "boot/grub/grub.cfg is no text"),
+        (diskimages.GRUB_CFG.encode()[:-4], "boot_config", "boot/grub/grub.cfg is cut short"),
+        (b"configfile /other\n", "no_boot_entry", "boot/grub/grub.cfg has no menu entry"),
+    ],
+)
+def test_what_is_wrong_with_a_grub_cfg_is_said(content, code, said, system):
+    (system / "boot/grub/grub.cfg").write_bytes(content)
+    with pytest.raises(AgentError) as caught:
+        rootfs.find_boot_files([system])
+    assert caught.value.code == code
+    assert said in str(caught.value)
 
 
 def test_links_are_the_images_own_and_never_lead_out(system, tmp_path):
@@ -124,11 +150,51 @@ def test_another_architecture(system, machine):
     assert reasons(system, machine, architecture="aarch64") == ("kexec is not supported on aarch64 here yet",)
 
 
-def test_lockdown_is_a_note_because_a_signed_kernel_may_be_loaded(system, machine):
+def signed_kernel():
+    """A bzImage that is a PE file with a certificate table."""
+    image = bytearray(diskimages.kernel())
+    image[:2] = b"MZ"
+    struct.pack_into("<I", image, 0x3C, 0x40)
+    image[0x40:0x44] = b"PE\0\0"
+    struct.pack_into("<H", image, 0x58, 0x20B)
+    struct.pack_into("<II", image, 0x58 + 112 + 32, 8192, 1024)
+    return bytes(image)
+
+
+def test_under_lockdown_a_kernel_needs_a_signature(system, machine):
     (machine / "sys/kernel/security/lockdown").write_text("none [integrity] confidentiality")
+    assert reasons(system, machine) == ("lockdown is integrity and the kernel has no signature",)
+    (system / "boot/vmlinuz-6.1").write_bytes(signed_kernel())
     found = kexec.preflight(files(system), machine="x86_64", root=machine)
     assert found.viable
     assert found.notes[0].startswith("lockdown is integrity")
+
+
+def test_secure_boot_is_a_note(system, machine):
+    folder = machine / "sys/firmware/efi/efivars"
+    folder.mkdir(parents=True)
+    (folder / "SecureBoot-8be4df61-93ca-11d2-aa0d-00e098032b8c").write_bytes(b"\6\0\0\0\1")
+    found = kexec.preflight(files(system), machine="x86_64", root=machine)
+    assert (found.viable, found.notes) == (True, ("secure boot is on",))
+
+
+@pytest.mark.parametrize(
+    ("pattern", "denied"),
+    [("acme server 9*", True), ("x,ACME*", True), ("*10", False), ("", False), ("acme", False)],
+)
+def test_machines_may_be_denied(pattern, denied, system, machine):
+    diskimages.tree(
+        machine,
+        {
+            "sys/class/dmi/id/sys_vendor": b"ACME\n",
+            "sys/class/dmi/id/product_name": b"Server 9 G2\n",
+            "proc/cmdline": f'quiet "teeth.kexec_deny={pattern}" x'.encode(),
+        },
+    )
+    said = reasons(system, machine)
+    assert bool(said) is denied
+    if denied:
+        assert said[0].startswith("kexec is denied on this machine (ACME Server 9 G2) by teeth.kexec_deny=")
 
 
 @pytest.fixture

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fnmatch
 import shutil
 import struct
 import tempfile
@@ -10,13 +11,17 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from teeth_agent import sysfs
+from teeth_agent import efivars, sysfs
+from teeth_agent.config import parse_cmdline
 from teeth_agent.errors import AgentError
 from teeth_agent.image.rootfs import BootFiles
 from teeth_agent.tools import kexec
+from teeth_image import signed
 
 # Documentation/arch/x86/boot.rst: the boot sector's magic, "HdrS", and xloadflags with the 64-bit entry.
 _HEADER_READ = 0x240
+_PE_READ = 4096
+_SECURE_BOOT = efivars.Variable(name="SecureBoot", guid=efivars.GLOBAL)
 _BOOT_FLAG, _MAGIC, _VERSION, _XLOADFLAGS = 0x1FE, 0x202, 0x206, 0x236
 _XLOADFLAGS_SINCE = 0x020C
 _KERNEL_64 = 1
@@ -39,7 +44,8 @@ def preflight(files: BootFiles, *, machine: str, root: Path = Path("/")) -> Pref
     """Everything that can be known before loading. Reads only; raises nothing."""
     reasons = [
         *_kernel_problems(files.kernel, machine),
-        *_policy_problems(root),
+        *_policy_problems(files.kernel, root),
+        *_denied(root),
         *_memory_problems(files, root),
     ]
     if len(files.entry.options.encode()) > _MAX_COMMAND_LINE:
@@ -75,17 +81,58 @@ def _kernel_problems(kernel: Path, machine: str) -> list[str]:
     return []
 
 
-def _policy_problems(root: Path) -> list[str]:
+def _policy_problems(kernel: Path, root: Path) -> list[str]:
     if sysfs.read_int(root, "/proc/sys/kernel/kexec_load_disabled") == 1:
         return ["kexec is switched off in this kernel (kexec_load_disabled)"]
+    mode = _lockdown(root)
+    if mode and not _is_signed(kernel):
+        return [f"lockdown is {mode} and the kernel has no signature"]
+    return []
+
+
+def _denied(root: Path) -> list[str]:
+    """Machines that are known not to come up after a kexec: ``teeth.kexec_deny=GLOB,GLOB`` on the command
+    line of this ramdisk, each matched with "VENDOR PRODUCT" of the machine's DMI table, in either case."""
+    words = parse_cmdline(sysfs.read_text(root, "/proc/cmdline", "") or "")
+    name = " ".join(
+        sysfs.read_text(root, f"/sys/class/dmi/id/{part}", "") or ""
+        for part in ("sys_vendor", "product_name")
+    )
+    for pattern in words.get("teeth.kexec_deny", "").split(","):
+        if pattern and fnmatch.fnmatchcase(name.lower(), pattern.lower()):
+            return [f"kexec is denied on this machine ({name}) by teeth.kexec_deny={pattern}"]
     return []
 
 
 def _notes(root: Path) -> Iterator[str]:
-    lockdown = sysfs.read_text(root, "/sys/kernel/security/lockdown", "") or ""
-    mode = lockdown.partition("[")[2].partition("]")[0]
-    if mode not in ("", "none"):
+    mode = _lockdown(root)
+    if mode:
         yield f"lockdown is {mode}: only a kernel with a signature that this one trusts is loaded"
+    if _secure_boot(root):
+        yield "secure boot is on"
+
+
+def _lockdown(root: Path) -> str:
+    """ "integrity" or "confidentiality", "" without."""
+    text = sysfs.read_text(root, "/sys/kernel/security/lockdown", "") or ""
+    mode = text.partition("[")[2].partition("]")[0]
+    return "" if mode == "none" else mode
+
+
+def _secure_boot(root: Path) -> bool:
+    folder = root / str(efivars.FOLDER).lstrip("/")
+    try:
+        return efivars.read(_SECURE_BOOT, folder)[1][:1] == b"\1"
+    except AgentError:
+        return False  # no UEFI, or it does not say
+
+
+def _is_signed(kernel: Path) -> bool:
+    try:
+        with kernel.open("rb") as stream:
+            return signed.is_signed(stream.read(_PE_READ))
+    except OSError:
+        return False
 
 
 def _memory_problems(files: BootFiles, root: Path) -> list[str]:

@@ -63,17 +63,18 @@ def mounted_systems(
 def find_boot_files(systems: Sequence[Path]) -> BootFiles:
     """The entry that the system's own boot loader would start.
 
-    Raises AgentError(no_boot_entry) saying what was looked for.
+    Raises AgentError: no_boot_entry (nothing of the kind is there), boot_config (it is, and damaged),
+    no_kernel, no_initrd (it names what is not there).
     """
     entry = _find_entry(systems)
     kernel = _find_file(systems, entry.kernel)
     if kernel is None:
-        raise AgentError(f"{entry.source} names {entry.kernel}, which is not there", code="no_boot_entry")
+        raise AgentError(f"{entry.source} names {entry.kernel}, which is not there", code="no_kernel")
     initrds = []
     for path in entry.initrds:
         initrd = _find_file(systems, path)
         if initrd is None:
-            raise AgentError(f"{entry.source} names {path}, which is not there", code="no_boot_entry")
+            raise AgentError(f"{entry.source} names {path}, which is not there", code="no_initrd")
         initrds.append(initrd)
     return BootFiles(entry=entry, kernel=kernel, initrds=tuple(initrds))
 
@@ -110,7 +111,8 @@ def inside(root: Path, path: str) -> Path | None:
 
 
 def _find_entry(systems: Sequence[Path]) -> BootEntry:
-    entries: list[BootEntry] = []
+    """Raises AgentError(no_boot_entry | boot_config) with what is wrong with the files that were found."""
+    faults, damaged = [], False
     for system in systems:
         for folder in _GRUB_FOLDERS:
             text = _text(system, f"{folder}/grub.cfg")
@@ -123,13 +125,23 @@ def _find_entry(systems: Sequence[Path]) -> BootEntry:
                     return found
             entries = bootentry.parse_grub_cfg(text, env)
             if entries:
-                with image_errors():
-                    return bootentry.choose_grub(entries, text, env)
+                return _from_grub(entries, text, env)
+            sure, why = bootentry.why_no_entries(text)
+            faults.append(f"{folder}/grub.cfg {why}")
+            damaged |= sure
     found = bootentry.choose_bls(_bls(systems, {}), {})
     if found is None:
-        where = "no grub.cfg with a Linux entry and no BLS entry on any of its file systems"
-        raise AgentError(f"the disk has {where} ({len(systems)} mounted)", code="no_boot_entry")
+        where = "; ".join(faults) or "no grub.cfg and no BLS entry on any of its file systems"
+        raise AgentError(
+            f"the disk starts no Linux: {where} ({len(systems)} mounted)",
+            code="boot_config" if damaged else "no_boot_entry",
+        )
     return found
+
+
+def _from_grub(entries: list[BootEntry], text: str, env: dict[str, str]) -> BootEntry:
+    with image_errors():
+        return bootentry.choose_grub(entries, text, env)
 
 
 def _bls(systems: Sequence[Path], variables: dict[str, str]) -> list[BootEntry]:

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import platform
+import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from teeth_agent import sysfs
 from teeth_agent.blockio import BlockDevice, aligned_buffer, open_device
 from teeth_agent.errors import AgentError, DeviceError
-from teeth_agent.image import headcheck, memory, prepare, rootdisk, rootinstall, trust
+from teeth_agent.image import headcheck, memory, prepare, rootdisk, rootinstall, systemcheck, trust
 from teeth_agent.image.grow import grow
 from teeth_agent.image.params import ImageSpec, PrepareParams, read_prepare
 from teeth_agent.image.source import Deadline
@@ -49,6 +51,13 @@ def run(
     with open_device(chosen.path, write=True) as device:
         done = write(wanted, device, chosen, context, reporter)
         grown = grow(device, wanted.grow)
+    if wanted.image.kind == "disk":
+        systemcheck.check_or_undo(
+            chosen.path,
+            machine=platform.machine(),
+            work=Path(tempfile.gettempdir()),
+            root=context.sysfs_root,
+        )
     context.state.set_prepared(
         PreparedDisk(image_id=wanted.image.id, identity=chosen.identity, digest=wanted.image.digest)
     )

@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from teeth_agent import sysfs
 from teeth_agent.errors import AgentError
 from teeth_agent.image import boot, leave
 from teeth_agent.image.params import read_run
@@ -33,14 +34,18 @@ def run(
     Raises ParamsError, DeviceError, AgentError: not_prepared, not_released, not_bootable, kexec_not_viable...
     """
     wanted, root = read_run(params), context.sysfs_root
+    steps = _Steps(reporter, root)
     path = _prepared_path(wanted.image_id, context, disks())
+    steps.next("config_drive")
     reporter.progress(5, step="config_drive")
     # The ramdisk's whole file system is memory: /tmp never reaches a disk.
     work = Path(tempfile.gettempdir())
     drive = boot.put_config_drive(path, wanted.config_drive, work=work)
     reporter.check_cancelled()
+    steps.next("boot_check")
     reporter.progress(40, step="boot_check")
     check = boot.check_boot(path, root=root)
+    steps.next("kexec_load")
     reporter.progress(50, step="kexec_load")
     departure = boot.choose_departure(path, wanted.boot, check, root=root, work=work)
     said: dict[str, Any] = {
@@ -54,8 +59,9 @@ def run(
     }
     try:
         reporter.check_cancelled()
+        steps.next("release")
         reporter.progress(80, step="prepared")
-        _release(reporter, said)
+        _release(reporter, said, steps)
         context.sharing.close()
         leave.flush(path)
     except BaseException:
@@ -78,7 +84,34 @@ def _prepared_path(image_id: str, context: TaskContext, disks: Sequence[Disk]) -
     return found[0].path
 
 
-def _release(reporter: Reporter, said: Mapping[str, Any]) -> None:
+class _Steps:
+    """How long each step took, in the task's log: what a kexec saves against a reboot is measured by it."""
+
+    def __init__(self, reporter: Reporter, root: Path) -> None:
+        self._reporter = reporter
+        self._root = root
+        self._step = "find_disk"
+        self._began = self._first = time.monotonic()
+
+    def next(self, step: str) -> None:
+        now = time.monotonic()
+        self._reporter.log("info", "run_image_step", step=self._step, seconds=round(now - self._began, 3))
+        self._step, self._began = step, now
+
+    def leaving(self, how: str) -> None:
+        """The last word before the machine goes; what comes after is flushing and the jump itself."""
+        self.next("leave")
+        uptime = (sysfs.read_text(self._root, "/proc/uptime", "") or "").partition(" ")[0]
+        self._reporter.log(
+            "info",
+            "run_image_leaving",
+            boot=how,
+            seconds=round(time.monotonic() - self._first, 3),
+            uptime=uptime,
+        )
+
+
+def _release(reporter: Reporter, said: Mapping[str, Any], steps: _Steps) -> None:
     """The two steps: home says go, then knows that we are gone. Raises AgentError(not_released)."""
     while (answer := reporter.checkpoint("prepared", **said)).get("go") is not True:
         # "Not yet" names the time to ask again; anything else is a no.
@@ -91,6 +124,7 @@ def _release(reporter: Reporter, said: Mapping[str, Any]) -> None:
         time.sleep(wait)
     reporter.check_cancelled()
     reporter.progress(95, step="leaving")
+    steps.leaving(str(said["boot"]))
     answer = reporter.checkpoint("leaving", **said)
     if "refused" in answer:
         raise AgentError("the endpoint did not take the message that we leave", code="not_released")
