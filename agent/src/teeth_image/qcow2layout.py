@@ -5,7 +5,8 @@ go through the file once from front to end, and ``Layout.zeros`` what of the dis
 
 Memory, whatever the image: 4 bytes for each cluster of the file (8 MiB at most; 4 more with extended L2
 entries), 16 for each compressed cluster (16 MiB at most), 8 for each run of zeros (8 MiB at most), the L1
-table (4 MiB at most) and one read of at most 2 MiB. A file of 20 GiB with clusters of 64 KiB has 1.3 MB.
+table (4 MiB at most) and one read of at most 2 MiB; 20 MiB more for a moment, where a million compressed
+clusters lie in no order. A file of 20 GiB with clusters of 64 KiB has 1.3 MB.
 """
 
 from __future__ import annotations
@@ -366,13 +367,13 @@ class _Builder:
 
 def _sort_packed(layout: Layout) -> None:
     """In the order of the file, each ending where the next begins if they share a sector."""
-    at, ends, guests = layout.packed_at, layout.packed_end, layout.packed_guest
+    at = layout.packed_at
     if any(at[index] > at[index + 1] for index in range(len(at) - 1)):
-        order = sorted(range(len(at)), key=at.__getitem__)
-        layout.packed_at = array("Q", (at[index] for index in order))
-        layout.packed_end = array("I", (ends[index] for index in order))
-        layout.packed_guest = array("I", (guests[index] for index in order))
-        at, ends = layout.packed_at, layout.packed_end
+        order = _order(at, layout.header.cluster_bits, len(layout.hosts))
+        at = layout.packed_at = array("Q", (at[index] for index in order))
+        layout.packed_end = array("I", (layout.packed_end[index] for index in order))
+        layout.packed_guest = array("I", (layout.packed_guest[index] for index in order))
+    ends = layout.packed_end
     for index in range(len(at) - 1):
         room, length = at[index + 1] - at[index], ends[index]
         if room < length:
@@ -381,6 +382,29 @@ def _sort_packed(layout: Layout) -> None:
             if room == 0 or at[index + 1] < last:
                 raise corrupt(f"compressed clusters overlap at byte {at[index + 1]} of the file")
             ends[index] = room
+
+
+def _order(at: array[int], bits: int, hosts: int) -> array[int]:
+    """The indexes of ``at`` in the order of its offsets, by clusters: to sort a million costs 70 MiB."""
+    begins = array("I", bytes(4 * (hosts + 1)))
+    for offset in at:
+        begins[(offset >> bits) + 1] += 1
+    for cluster in range(hosts):
+        if begins[cluster + 1] > 1 << bits >> 4:
+            raise corrupt(f"too many compressed clusters begin in cluster {cluster} of the file")
+        begins[cluster + 1] += begins[cluster]
+    order = array("I", bytes(4 * len(at)))
+    for index, offset in enumerate(at):
+        cluster = offset >> bits
+        order[begins[cluster]] = index
+        begins[cluster] += 1
+    first = 0  # begins[n] is now where cluster n ends
+    for cluster in range(hosts):
+        end = begins[cluster]
+        if end - first > 1:
+            order[first:end] = array("I", sorted(order[first:end], key=at.__getitem__))
+        first = end
+    return order
 
 
 def _read(offset: int, length: int, file_size: int, what: str) -> Generator[tuple[int, int], bytes, bytes]:

@@ -141,6 +141,24 @@ def test_compressed_and_then_written_to(tmp_path):
     agree(path)
 
 
+@pytest.mark.parametrize("method", ["zlib", "zstd"])
+def test_compressed_in_no_order(tmp_path, method):
+    """Out of order (-W), eight at once: where a cluster lies in the file is chance."""
+    raw, path = disk_of(tmp_path / "disk", 64 * MIB, 12, runs=400), tmp_path / "disk.qcow2"
+    run(
+        "qemu-img", "convert", "-Oqcow2", f"-ocompression_type={method},cluster_size=16k", "-c", "-W", "-m8",
+        str(raw), str(path),
+    )  # fmt: skip
+    agree(path)
+    clusters = list(range(0, 4 * MIB, 65536))
+    random.Random(13).shuffle(clusters)
+    other = tmp_path / "other.qcow2"
+    run("qemu-img", "create", "-q", "-fqcow2", f"-ocompression_type={method}", str(other), "4M")
+    commands = [word for at in clusters for word in ("-c", f"write -c -P {at % 251} {at} 65536")]
+    run("qemu-io", "-f", "qcow2", *commands, str(other))
+    agree(other)
+
+
 def test_resized_both_ways(tmp_path):
     path = convert(disk_of(tmp_path / "disk", 32 * MIB, 7), tmp_path / "disk.qcow2")
     run("qemu-img", "resize", "-q", str(path), "3G")

@@ -224,6 +224,15 @@ def test_compressed_clusters_that_overlap(packed):
         assert refused(put(packed, (l2(packed, 1), within + 1))) == "qcow2_corrupt"
 
 
+def test_more_compressed_clusters_than_a_cluster_has_room_for(packed):
+    """Each begins a byte before the last: they all overlap, and there is no end of them to sort."""
+    changed, table = bytearray(put(packed, (DISK, 512 << 20))), l2(packed, 0)[0]
+    at = get(packed, l2(packed, 0)) & 0x00FF_FFFF_FFFF_FE00
+    for index in range(8000):
+        struct.pack_into(">Q", changed, table + 8 * index, 1 << 62 | at + 8191 - index)
+    assert refused(bytes(changed)) == "qcow2_corrupt"
+
+
 def compressed_at(image):
     return get(image, l2(image, 32)) & (1 << 54) - 1
 
