@@ -73,6 +73,7 @@ bench: setup image ## Measure the JSON reader, pings under load, boot to dial-ho
 	@.venv/bin/python bench/many.py
 	@.venv/bin/python bench/erase.py
 	@.venv/bin/python bench/write.py
+	@.venv/bin/python bench/serve.py
 
 bench-erase: setup ## Measure overwriting and reading back beside nwipe, shred, dd, blkdiscard: build/bench/erase.json
 	@.venv/bin/python bench/erase.py

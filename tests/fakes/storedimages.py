@@ -36,9 +36,19 @@ def files(**changes: bytes | None) -> dict[str, bytes]:
     return found
 
 
-def disk(folder: Path, name: str = "disk.raw", *, content: Mapping[str, bytes] | None = None) -> Path:
+def disk(folder: Path, name: str = "disk.raw") -> Path:
     folder.mkdir(exist_ok=True)
-    return make(folder / name, folder, files=files() if content is None else content)
+    return make(folder / name, folder, files=files())
+
+
+def changed(good: Path, folder: Path, **changes: bytes | None) -> Path:
+    """A copy of a disk with another file system in its place: see ``files``."""
+    path = folder / "changed.raw"
+    path.write_bytes(good.read_bytes())
+    tree = diskimages.tree(folder / "changed-tree", files(**changes))
+    place, size = f"offset={diskimages.ROOT_START}", f"{diskimages.ROOT_SIZE >> 10}k"
+    run("mke2fs", "-q", "-F", "-t", "ext4", "-d", str(tree), "-E", place, str(path), size)
+    return path
 
 
 def tar(

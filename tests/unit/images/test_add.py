@@ -18,7 +18,7 @@ from typing import Any
 import pytest
 
 from fakes import storedimages
-from fakes.storedimages import files, program
+from fakes.storedimages import program
 from teeth.errors import TeethError, UsageError
 from teeth.images import spool
 from teeth.images.add import Added, Order, add
@@ -158,9 +158,9 @@ BAD_DISKS: dict[str, tuple[dict[str, bytes | None], str]] = {
 
 
 @pytest.mark.parametrize("case", BAD_DISKS)
-def test_a_disk_that_would_not_start(case: str, data: Path, tmp_path: Path) -> None:
+def test_a_disk_that_would_not_start(case: str, good: Path, data: Path, tmp_path: Path) -> None:
     changes, words = BAD_DISKS[case]
-    bad = storedimages.disk(tmp_path / "x", content=files(**changes))
+    bad = storedimages.changed(good, tmp_path, **changes)
     with pytest.raises(TeethError) as refused:
         put(bad, data)
     assert words in str(refused.value)
@@ -169,8 +169,8 @@ def test_a_disk_that_would_not_start(case: str, data: Path, tmp_path: Path) -> N
     assert "\n" not in str(refused.value)
 
 
-def test_force_keeps_it_and_says_why_it_should_not(data: Path, tmp_path: Path) -> None:
-    bad = storedimages.disk(tmp_path, content=files(**{"boot__vmlinuz-6.1": None}))
+def test_force_keeps_it_and_says_why_it_should_not(good: Path, data: Path, tmp_path: Path) -> None:
+    bad = storedimages.changed(good, tmp_path, **{"boot__vmlinuz-6.1": None})
     image = put(bad, data, force=True).image
     assert [note for note in image.notes if "added by force" in note and "not there" in note]
     assert ImageStore(data).listing() == [image]
