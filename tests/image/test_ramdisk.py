@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 from cryptography import x509
 
+from fakes.rootimages import MODULES
 from teeth.build.budget import BUDGETS
 from teeth.build.dib import as_root, remove_tree
 from teeth.build.layers import Layer, split, unpack_archive
@@ -21,6 +22,9 @@ from teeth.build.ramdisk import build_ramdisk
 from teeth.cache import file_digest
 from teeth.paths import find_checkout
 from teeth.proc import run
+from teeth_agent.errors import image_errors
+from teeth_agent.image import bootloader
+from teeth_image import grub
 
 pytestmark = [
     pytest.mark.image,
@@ -74,6 +78,23 @@ def test_it_keeps_its_budget(ramdisk: Ramdisk) -> None:
     assert ramdisk.manifest["initramfs_bytes"] <= BUDGETS["ramdisk"]
 
 
+def test_it_has_its_own_boot_loader_for_both_firmwares(ramdisk: Ramdisk) -> None:
+    folder = ramdisk.root / "usr/lib/teeth-boot"
+    programs = bootloader.programs(folder)
+    with image_errors():
+        assert len(grub.place_core(programs.core, core_at=2048, room=2048)) == len(programs.core)
+    assert len(programs.boot) == 512
+    assert programs.uefi[:2] == b"MZ"
+    assert b"(,gpt3)/boot/grub" in programs.uefi
+
+
+def test_the_tests_boot_loader_has_the_ramdisks_modules() -> None:
+    hook = find_checkout().elements / "teeth-root-images/post-install.d/60-teeth-root-images"
+    listed = re.search(r'common="([^"]*)"', hook.read_text())
+    assert listed is not None
+    assert tuple(listed[1].split()) == MODULES
+
+
 def test_the_same_inputs_are_not_built_again(ramdisk: Ramdisk) -> None:
     paths = find_checkout()
     before = (ramdisk.folder / "initramfs").stat()
@@ -102,6 +123,9 @@ def test_the_same_inputs_are_not_built_again(ramdisk: Ramdisk) -> None:
         ["partx", "--version"],
         ["mke2fs", "-V"],
         ["e2fsck", "-V"],
+        ["losetup", "--version"],
+        ["tar", "--version"],
+        ["xorriso", "-version"],
         ["mount", "--version"],
         ["udevadm", "--version"],
         ["/usr/lib/systemd/systemd-udevd", "--version"],
