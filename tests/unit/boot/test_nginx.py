@@ -25,6 +25,7 @@ from teeth.boot.nginx import front_config, rack_config
 from teeth.cli import teeth
 from teeth.endpoint.httpserver import listening_socket, serve
 from teeth.errors import UsageError
+from teeth.images.store import CONTENT, MANIFEST
 from teeth_agent.image.fetch import Fetch
 from teeth_agent.image.params import ImageSpec
 
@@ -170,8 +171,8 @@ def front(tmp_path):
     """nginx in front of the boot door: (its port, the door)."""
     store = tmp_path / "store"
     (store / NAME).mkdir(parents=True)
-    (store / NAME / "image").write_bytes(IMAGE)
-    (store / NAME / "manifest").write_bytes(b"{}")
+    (store / NAME / CONTENT).write_bytes(IMAGE)
+    (store / NAME / MANIFEST).write_bytes(b"{}")
     port = free_port()
     with boot_door(tmp_path) as door:
         config = front_config(listen=f"127.0.0.1:{port}", upstream=f"127.0.0.1:{door.port}", store=store)
