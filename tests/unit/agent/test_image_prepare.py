@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import random
 import subprocess
 from dataclasses import replace
 
@@ -233,6 +234,28 @@ def test_an_image_that_nobody_has_leaves_the_disk_as_it_was(image, packed, conte
         assert refused(params(server, packed, image), context, disk).code == "fetch_failed"
     assert (tmp_path / "sda").read_bytes() == b"\xa5" * 40 * MIB
     assert context.state.is_zero(disk.identity)
+
+
+@needs_loop
+def test_a_disk_without_room_behind_it_is_not_called_prepared(image, packed, context, tmp_path):
+    """A thin volume that is full: the write fails, not the size."""
+    full = tmp_path / "full"
+    full.mkdir()
+    diskimages.run("mount", "-t", "tmpfs", "-o", "size=4M", "none", str(full))
+    try:
+        with (full / "sda").open("wb") as stream:
+            stream.truncate(40 * MIB)
+        disk = disk_at(full / "sda")
+        dense = random.Random(9).randbytes(24 * MIB)
+        with serving(dense) as server:
+            error = refused(params(server, dense, dense, compression="none"), context, disk)
+        assert error.code == "write_failed"
+        assert "No space left" in str(error)
+        with (full / "sda").open("rb") as stream:
+            assert stream.read(MIB) == bytes(MIB)
+        assert context.state.prepared("image-1") is None
+    finally:
+        diskimages.run("umount", str(full))
 
 
 def test_a_cancelled_task_leaves_a_disk_that_does_not_boot(image, packed, context, tmp_path):
