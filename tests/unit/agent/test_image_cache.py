@@ -433,3 +433,19 @@ def test_the_manifest_is_kept_so_that_nothing_has_to_be_fetched(cache):
     with opened(replace(image, manifest=named), cache) as source:
         assert source.manifest.chunks == digests
         assert b"".join(bytes(block) for block in source) == CONTENT
+
+
+def test_the_deadline_ends_the_first_look_at_an_image_without_chunks(tmp_path, mounts, cache):
+    now = [0.0]
+    with serving(CONTENT) as server:
+        image = spec(server.url())
+        put(cache, image)
+        deadline = Deadline(5, clock=lambda: now[0])
+        now[0] = 6
+        with (
+            pytest.raises(AgentError) as caught,
+            open_source(image, cache_of(tmp_path, mounts), deadline=deadline),
+        ):
+            pass
+        assert caught.value.code == "fetch_deadline"
+        assert mounts.attached == []

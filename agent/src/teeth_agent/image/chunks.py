@@ -5,10 +5,13 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from teeth_agent.errors import AgentError
-from teeth_agent.image.params import ImageSpec
-from teeth_image.manifest import ImageManifest
+
+if TYPE_CHECKING:  # of what a task needs, nothing is loaded before there is one
+    from teeth_agent.image.params import ImageSpec
+    from teeth_image.manifest import ImageManifest
 
 # A chunk is held whole until it is verified: what is larger breaks the bound on memory.
 MAX_CHUNK = 16 << 20

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import threading
 from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from typing import Literal
 
 from teeth_agent.errors import AgentError
@@ -85,10 +86,8 @@ class Fetch:
         """Blocks of the image; each is only valid until the next is asked for."""
         tap = self._tap(self.received, self.size)
         try:
-            for block in self._plain(tap) if self.chunks is None else self._verified(tap, self.chunks):
-                self.received += len(block)
-                self._digest.update(block)
-                yield block
+            blocks = self._plain(tap) if self.chunks is None else self._verified(tap, self.chunks)
+            yield from self._hashed(blocks)
         finally:
             tap.close()
         self._check_digest()
@@ -108,6 +107,23 @@ class Fetch:
             joined = b"".join(self._chunk(self.chunks, index) for index in wanted)
             skip = offset - self.chunks.start(wanted.start)
             return joined[skip : skip + length]
+
+    def _hashed(self, blocks: Iterator[memoryview]) -> Iterator[memoryview]:
+        if self.chunks is None:
+            for block in blocks:
+                self.received += len(block)
+                self._digest.update(block)
+                yield block
+            return
+        # A chunk is hashed twice. The second time is in a thread, while it is used: hashlib lets others run.
+        with ThreadPoolExecutor(1, "image-digest") as aside:
+            for block in blocks:
+                self.received += len(block)
+                hashed = aside.submit(self._digest.update, block)
+                try:
+                    yield block
+                finally:
+                    hashed.result()
 
     def _plain(self, tap: Tap) -> Iterator[memoryview]:
         buffer = memoryview(bytearray(min(_BLOCK, self.size)))

@@ -62,9 +62,12 @@ class SourceCache(Protocol):
         ...
 
     def source(
-        self, image: ImageSpec, manifest: ImageManifest | None, network: Source
+        self, image: ImageSpec, manifest: ImageManifest | None, network: Source, deadline: Deadline
     ) -> AbstractContextManager[Source | None]:
-        """The image out of the cache, None if it is not there whole; ``network`` is for what is damaged."""
+        """The image out of the cache, None if it is not there whole; ``network`` is for what is damaged.
+
+        Raises AgentError(fetch_deadline): without chunks all of it is read first.
+        """
         ...
 
 

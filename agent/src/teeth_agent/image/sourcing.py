@@ -25,7 +25,7 @@ def open_source(image: ImageSpec, cache: SourceCache | None, *, deadline: Deadli
         if cache is None:
             yield network
             return
-        with cache.source(image, manifest, network) as cached:
+        with cache.source(image, manifest, network, deadline) as cached:
             yield cached or network
     finally:
         network.stop()

@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from teeth_agent.errors import AgentError
 from teeth_agent.image.cache.cached import CachedSource
@@ -16,9 +17,11 @@ from teeth_agent.image.cache.fill import whole_digest
 from teeth_agent.image.cache.place import CachePartition, Kind, Look, Memory, Mounts, Places
 from teeth_agent.image.cache.store import Store
 from teeth_agent.image.chunks import chunks_of
-from teeth_agent.image.params import ImageSpec
-from teeth_agent.image.source import Source
-from teeth_image.manifest import ImageManifest
+
+if TYPE_CHECKING:  # of what a task needs, nothing is loaded before there is one
+    from teeth_agent.image.params import ImageSpec
+    from teeth_agent.image.source import Deadline, Source
+    from teeth_image.manifest import ImageManifest
 
 _log = logging.getLogger(__name__)
 
@@ -91,11 +94,11 @@ class ImageCache:
 
     @contextmanager
     def source(
-        self, image: ImageSpec, manifest: ImageManifest | None, network: Source
+        self, image: ImageSpec, manifest: ImageManifest | None, network: Source, deadline: Deadline
     ) -> Iterator[Source | None]:
         """As ``SourceCache`` says. With a cache that is itself broken: a line in the log, and None."""
         with ExitStack() as stack:
-            yield self._source(stack, image, manifest, network)
+            yield self._source(stack, image, manifest, network, deadline)
 
     @contextmanager
     def lent(self, digest: str) -> Iterator[int | None]:
@@ -191,7 +194,12 @@ class ImageCache:
             return None
 
     def _source(
-        self, stack: ExitStack, image: ImageSpec, manifest: ImageManifest | None, network: Source
+        self,
+        stack: ExitStack,
+        image: ImageSpec,
+        manifest: ImageManifest | None,
+        network: Source,
+        deadline: Deadline,
     ) -> CachedSource | None:
         for kind, store in stack.enter_context(self._open_places()):
             entry = store.entry(image.digest)
@@ -199,19 +207,25 @@ class ImageCache:
                 continue
             try:
                 file = stack.enter_context(store.opened(image.digest))
-                if self._usable(kind, store, file, image, manifest):
+                if self._usable(kind, store, file, image, manifest, deadline):
                     return self._cached(kind, store, file, image, manifest, network)
             except OSError as error:
                 _log.warning("image %s cannot be read from the cache: %s", image.id, error)
         return None
 
     def _usable(
-        self, kind: Kind, store: Store, file: int, image: ImageSpec, manifest: ImageManifest | None
+        self,
+        kind: Kind,
+        store: Store,
+        file: int,
+        image: ImageSpec,
+        manifest: ImageManifest | None,
+        deadline: Deadline,
     ) -> bool:
         """Without chunks all of it is read once before the first byte is used, once for each boot."""
         if chunks_of(image, manifest) is not None or self.known_whole(kind, image.digest):
             return True
-        if whole_digest(file, image, lambda: None):
+        if whole_digest(file, image, deadline.check):
             self.set_whole(kind, image.digest)
             return True
         _log.warning("image %s in the cache is damaged: thrown out", image.id)

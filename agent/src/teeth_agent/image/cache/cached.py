@@ -7,14 +7,16 @@ import hashlib
 import os
 import threading
 from collections.abc import Callable, Iterator
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from teeth_agent.errors import AgentError, Cancelled
 from teeth_agent.image.cache.fill import right_chunk
 from teeth_agent.image.chunks import ChunkDigests
-from teeth_agent.image.params import ImageSpec
-from teeth_agent.image.source import Source
-from teeth_image.manifest import ImageManifest
+
+if TYPE_CHECKING:  # of what a task needs, nothing is loaded before there is one
+    from teeth_agent.image.params import ImageSpec
+    from teeth_agent.image.source import Source
+    from teeth_image.manifest import ImageManifest
 
 _BLOCK = 4 << 20
 

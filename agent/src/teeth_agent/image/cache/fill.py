@@ -12,10 +12,10 @@ from teeth_agent.errors import AgentError
 from teeth_agent.image.cache.index import Entry
 from teeth_agent.image.cache.store import Store
 from teeth_agent.image.chunks import ChunkDigests
-from teeth_agent.image.params import ImageSpec
 
 if TYPE_CHECKING:  # HTTP and TLS are not needed before something is fetched
     from teeth_agent.image.fetch import Fetch
+    from teeth_agent.image.params import ImageSpec
 
 # After so many bytes they are flushed and the index says so: as much is fetched again after a power cut.
 _STEP = 64 << 20

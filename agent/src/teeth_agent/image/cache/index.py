@@ -13,11 +13,11 @@ from typing import Annotated, ClassVar
 from teeth_protocol import strictjson
 from teeth_protocol.fields import FieldError
 from teeth_protocol.shape import Items, Range, Text, read
-from teeth_protocol.wire.standbye import Digest
 
 NAME = "index.json"
 _MAX_BYTES = 4 << 20
 _MAX_ENTRIES = 4096
+Digest = Annotated[str, Text(pattern="sha256:[0-9a-f]{64}|sha512:[0-9a-f]{128}")]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
