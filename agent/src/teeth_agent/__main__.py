@@ -17,6 +17,7 @@ from typing import Any
 from teeth_agent import config, netlink, run, tasks
 from teeth_agent.config import Config
 from teeth_agent.errors import AgentError
+from teeth_agent.image import stale
 from teeth_agent.image.cache.cache import ImageCache
 from teeth_agent.image.cache.mounts import SystemMounts
 from teeth_agent.image.cache.place import CachePartition
@@ -83,11 +84,13 @@ async def _serve(parts: _Parts) -> None:
 
 
 async def _prepare(parts: _Parts) -> None:
-    """While the network comes up: end what an earlier process has left, then make the key.
+    """While the network comes up: end and unmount what an earlier process has left, then make the key.
 
     In this order, as the tool that makes the key would else be taken for one of those.
     """
     await asyncio.to_thread(parts.orphans.end)
+    if parts.settings.ramdisk != "unknown":  # elsewhere, such mounts may be another agent's
+        await asyncio.to_thread(stale.clear)
     parts.start_look.begin()
     with contextlib.suppress(AgentError):  # asked for again, and told of, when it is needed
         await parts.keys.csr()
