@@ -15,6 +15,7 @@ class FolderMounts:
         self._folder = folder
         self.disks: dict[str, Path | None] = {}
         self.refuse = False
+        self.keep = False  # what is mounted cannot be unmounted
         self.attached: list[str] = []
         self.made: list[str] = []
         self.memory_sizes: list[int] = []
@@ -45,6 +46,8 @@ class FolderMounts:
         self.memory_sizes.append(size)
 
     def detach(self, point: Path) -> None:
+        if self.keep:
+            raise ToolError(f"umount: {point} is busy")
         folder = self.disks[self.attached.pop()]
         assert folder is not None
         point.replace(folder)

@@ -449,3 +449,10 @@ def test_the_deadline_ends_the_first_look_at_an_image_without_chunks(tmp_path, m
             pass
         assert caught.value.code == "fetch_deadline"
         assert mounts.attached == []
+
+
+def test_a_mount_that_does_not_come_off_spoils_nothing_that_was_done(mounts, cache, caplog):
+    mounts.keep = True
+    with serving(CONTENT) as server:
+        assert put(cache, spec(server.url())) == "disk"
+    assert "stays mounted" in caplog.text

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -10,8 +11,10 @@ from pathlib import Path
 from typing import Literal, Protocol
 
 from teeth_agent import sysfs
-from teeth_agent.errors import AgentError, DeviceError
+from teeth_agent.errors import AgentError, DeviceError, ToolError
 from teeth_agent.image.cache import budget
+
+_log = logging.getLogger(__name__)
 
 # The name in the GPT (and, of the file system there, its label) by which a partition is given to the cache.
 LABEL = "teeth-cache"
@@ -102,7 +105,11 @@ class Places:
         try:
             yield self._disk_point
         finally:
-            self._mounts.detach(self._disk_point)
+            try:
+                self._mounts.detach(self._disk_point)
+            except ToolError as error:
+                # What was done is done. Whoever wants the disk is told that it is mounted, and where.
+                _log.warning("the cache on %s stays mounted: %s", partition.path, error)
 
     def in_memory(self, *, make: bool) -> Path | None:
         """The folder in memory; None if there is none yet and none was to be made."""
