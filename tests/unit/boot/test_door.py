@@ -255,6 +255,9 @@ async def test_an_image_beyond_the_places_is_to_be_asked_for_later(door: Door) -
         assert (await door.get(f"/images/{STORED}", method="HEAD")).status == 200
         assert (await door.get("/boot/files/vmlinuz")).status == 200
     assert (await door.get(f"/images/{STORED}")).status == 200
+    async with asyncio.timeout(10):  # told when it has ended, a moment after its last byte came
+        while (await door.served.get())[0] != STORED:
+            pass
     assert door.transfers.running == 0
 
 
