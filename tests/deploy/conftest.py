@@ -24,7 +24,7 @@ __all__ = ["accelerator", "kernel", "paths", "pytest_runtest_makereport", "ramdi
 
 
 # Disks and images that a test makes.
-_LARGE = {".raw", ".disk", ".zst", ".qcow2"}
+_LARGE = {".raw", ".disk", ".zst", ".qcow2", ".tar"}
 
 
 @pytest.fixture

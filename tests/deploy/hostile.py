@@ -6,9 +6,11 @@ The disks are small (about 110 MiB, nearly all of it zero) and start a real GRUB
 from __future__ import annotations
 
 import hashlib
+import io
 import os
 import shutil
 import struct
+import tarfile
 import uuid
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -126,6 +128,24 @@ def backed(disk: Path, folder: Path) -> Path:
 def cut(path: Path, share: float) -> Path:
     """The first part of a file, as a transfer that nobody checked would leave it."""
     os.truncate(path, int(path.stat().st_size * share) // SECTOR * SECTOR)
+    return path
+
+
+def with_last_byte_changed(disk: Path, copy: Path) -> Path:
+    """The same but for one bit, at its very end."""
+    content = bytearray(disk.read_bytes())
+    content[-1] ^= 1
+    copy.write_bytes(content)
+    return copy
+
+
+def tar_of(files: Mapping[str, bytes], path: Path) -> Path:
+    """An archive of root's files, all of them executable."""
+    with tarfile.open(path, "w") as tar:
+        for name, content in files.items():
+            member = tarfile.TarInfo(f".{name}")
+            member.size, member.mode = len(content), 0o755
+            tar.addfile(member, io.BytesIO(content))
     return path
 
 

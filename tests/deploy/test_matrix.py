@@ -67,7 +67,7 @@ def cases(*, full: bool) -> list[Case]:
                     bus=(Bus.NVME, Bus.VIRTIO_SCSI)[a ^ c],
                     layout=("openstack", "nocloud")[a ^ b],
                     filesystem=("vfat", "iso9660")[b ^ c],
-                    grow="none",
+                    grow=("filesystem", "none")[c] if kind == "disk" else "none",
                 )
             )
     return found
@@ -103,6 +103,7 @@ async def test_it_lands(
         assert (prepared.state, prepared.code) == ("complete", ""), prepared.msg
         assert prepared.result is not None
         assert prepared.result["verified"] is True
+        assert prepared.result["grown"] == case.grow, prepared.result["grow_reason"]
         landed = await here.run_image(
             image.id, case.boot, words.config_drive(layout=case.layout, filesystem=case.filesystem)
         )
