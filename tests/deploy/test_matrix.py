@@ -13,6 +13,7 @@ import pytest
 from deploy.site import INJECTED, MIB, SERIAL, WRITTEN, Landed, Plan, Site, Words, empty_disk, site
 from teeth.boot.images import ImageFile, load_image
 from teeth.build.guest import build_guest, guest_folder
+from teeth.build.guest_forms import FORMS, build_form, form_folder
 from teeth.build.guest_root import ROOT, build_root, root_folder
 from teeth.demo import proof
 from teeth.lab.accel import Accelerator
@@ -24,13 +25,15 @@ pytestmark = [pytest.mark.boot, pytest.mark.image, pytest.mark.machines(1024)]
 
 DISK = 1280 * MIB
 RELEASES, KINDS, BOOTS = ("bookworm", "trixie"), ("disk", "root"), ("kexec", "reboot")
+# The first release's disk comes in every form that users have; by numbers of release, firmware and boot.
+_DISK_FORMS = {(0, 0, 0): "qcow2", (0, 1, 1): "gzip", (0, 0, 1): "xz"}
 FULL = bool(os.environ.get("FULL"))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Case:
     """One deployment. ``bus``: what the root disk hangs on; ``layout``, ``filesystem``: the config drive's;
-    ``grow``: what a whole disk's root is grown to."""
+    ``grow``: what a whole disk's root is grown to; ``form``: what the image is fetched as."""
 
     release: str
     kind: str
@@ -40,6 +43,7 @@ class Case:
     layout: str
     filesystem: str
     grow: str
+    form: str
 
     def __str__(self) -> str:
         return f"{self.release}-{self.kind}-{self.firmware.value}-{self.boot}"
@@ -68,6 +72,7 @@ def cases(*, full: bool) -> list[Case]:
                     layout=("openstack", "nocloud")[a ^ b],
                     filesystem=("vfat", "iso9660")[b ^ c],
                     grow=("filesystem", "none")[c] if kind == "disk" else "none",
+                    form=_DISK_FORMS.get((a, c, d), "zstd") if kind == "disk" else "zstd",
                 )
             )
     return found
@@ -78,6 +83,9 @@ def image_of(paths: Paths, case: Case) -> ImageFile:
         build_root(paths, release=case.release)
         return load_image(root_folder(paths, case.release), name=ROOT)
     build_guest(paths, release=case.release)
+    if case.form in FORMS:
+        build_form(paths, case.release, case.form)
+        return load_image(form_folder(paths, case.release, case.form), name=FORMS[case.form][0])
     return load_image(guest_folder(paths, case.release))
 
 
