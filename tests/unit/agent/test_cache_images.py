@@ -402,3 +402,15 @@ def test_what_cannot_be_shared_is_cached_all_the_same(tmp_path, mounts):
     assert cached(result) == {"one": (True, "")}
     assert result["shared_at"] is None
     assert any("share_failed" in str(said) for said in reporter.logs)
+
+
+def test_a_machine_that_takes_only_signed_images_shares_no_other(tmp_path, mounts, sharing):
+    mounts.add(DISK)
+    context = context_of(tmp_path, mounts, sharing=sharing, image_key="sha256:" + "0" * 64)
+    reporter = ToldReporter()
+    with serving(ONE) as server:
+        result = run(command(chunked("one", ONE, server.url()), share=True), context, reporter)
+    assert cached(result) == {"one": (True, "")}
+    with pytest.raises(urllib.error.HTTPError, match="404"):
+        urllib.request.urlopen(result["shared_at"] + shared_name(ONE), timeout=20)
+    assert any(said["event"] == "image_not_shared" for said in reporter.logs)

@@ -41,6 +41,19 @@ class OneGrant:
 
 
 @dataclass
+class Stored:
+    """A store with the one image."""
+
+    path: Path
+
+    def content(self, name: str) -> Path | None:
+        return self.path if name == NAME else None
+
+    def manifest(self, name: str) -> Path | None:
+        return None
+
+
+@dataclass
 class Door:
     """The real boot door: its port, and what left it, by name."""
 
@@ -66,7 +79,8 @@ def boot_door(folder: Path) -> Iterator[Door]:
         target=target,
         grants=OneGrant(),
         ramdisk=None,
-        images={NAME: folder / "image"},
+        images={},
+        store=Stored(folder / "image"),
         on_served=lambda name, count: door.sent.append((name, count)),
     )
 
@@ -197,6 +211,14 @@ def test_in_front_of_the_endpoint_images_come_from_the_folder_and_the_rest_from_
     code, headers, body = ask(port, f"/boot/ipxe?mac={MAC}")
     assert (code, headers["cache-control"]) == (200, "no-store")
     assert b"T" * 32 in body
+
+
+def test_an_image_has_the_same_headers_from_nginx_and_from_the_boot_door(front):
+    """A cache that asks now one and now the other puts slices of both together."""
+    port, door = front
+    near, far = ask(port, IMAGE_PATH, "HEAD")[1], ask(door.port, IMAGE_PATH, "HEAD")[1]
+    for name in ("etag", "cache-control", "content-type", "content-length", "accept-ranges"):
+        assert near[name] == far[name], name
 
 
 @pytest.mark.parametrize(

@@ -8,10 +8,11 @@ from dataclasses import dataclass
 from typing import Any
 
 from teeth_agent.errors import AgentError, Cancelled
+from teeth_agent.image import trust
 from teeth_agent.image.cache import budget
 from teeth_agent.image.cache.cache import ImageCache, Site
 from teeth_agent.image.cache.fill import Filled, fill
-from teeth_agent.image.chunks import chunks_of
+from teeth_agent.image.chunks import ChunkDigests, chunks_of
 from teeth_agent.image.fetch import Fetch
 from teeth_agent.image.params import ImageSpec, read_cache
 from teeth_agent.image.source import Deadline
@@ -71,15 +72,28 @@ def _share(images: Sequence[ImageSpec], share: bool, context: TaskContext, repor
         context.sharing.close()
         return None
     try:
-        found = {}
-        for image in images:
-            chunks = chunks_of(image, read_manifest(image, context.cache.manifest(image)))
-            if chunks is not None:
-                found[image.digest] = chunks
-        return context.sharing.share(found, context.cache.lent)
+        return context.sharing.share(_shareable(images, context, reporter), context.cache.lent)
     except (AgentError, OSError) as error:
         reporter.log("warning", "share_failed", reason=str(error))
         return None
+
+
+def _shareable(
+    images: Sequence[ImageSpec], context: TaskContext, reporter: Reporter
+) -> dict[str, ChunkDigests]:
+    """Those that others can verify, and that this machine would take itself."""
+    found = {}
+    for image in images:
+        manifest = read_manifest(image, context.cache.manifest(image))
+        chunks = chunks_of(image, manifest)
+        try:
+            trust.check(manifest, key=context.image_key)
+        except AgentError as error:
+            reporter.log("warning", "image_not_shared", image=image.id, reason=str(error))
+        else:
+            if chunks is not None:
+                found[image.digest] = chunks
+    return found
 
 
 def _fill_all(
