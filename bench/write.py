@@ -6,9 +6,10 @@ of the same run. Two images: a dense one, onto a device full of something else, 
 device that reads zero. Ours are the product's own functions in a process of their own, fed from the file and
 hashing what they read, as the agent does. Writes build/bench/write.json and prints it.
 
-``ratio_to_fastest`` is ours through the fastest peer: above 1, ours is faster. Nobody but ours reads back
-what was written; what else a peer leaves out stands beside it. ``peak_rss_bytes`` is of ours while it writes
-a sparse image of 20 GiB, ``growth`` what of it came with the writing.
+``ratio_to_fastest`` is ours through the fastest peer: above 1, ours is faster. No peer reads back what it
+wrote; ``ratio_to_fastest_that_reads_back`` is against two of them with a comparison behind. What else a peer
+leaves out stands beside it. ``peak_rss_bytes`` is of ours while it writes a sparse image of 20 GiB,
+``growth`` what of it came with the writing.
 """
 
 from __future__ import annotations
@@ -57,38 +58,41 @@ class Contestant:
     works: tuple[str, ...] = (DENSE, SPARSE)
     image: str = "frames"
     manifest: bool = False
+    reads_back: bool = False
     leaves_out: str = ""
 
 
+DD = "zstd -dcq {frames} | dd of={path} bs=4M iflag=fullblock oflag=direct conv=notrunc,fsync"
+QEMU = "qemu-img convert -n -W -m 8 -t none -f qcow2 -O raw {qcow2} {path}"
+CMP = "dd if={path} bs=4M iflag=direct status=none | cmp - <(zstd -dcq {frames})"
+COMPARE = "qemu-img compare -q -T none -f qcow2 -F raw {qcow2} {path}"
 CONTESTANTS = (
     Contestant(name="ours"),
     Contestant(name="ours, raw digests by manifest", manifest=True),
     Contestant(name="ours, one zstd frame", image="stream"),
     Contestant(
         name="zstd -dc | dd oflag=direct",
-        command="zstd -dcq {frames} | dd of={path} bs=4M iflag=fullblock oflag=direct "
-        "conv=notrunc,fsync status=none",
+        command=f"{DD} status=none",
         tool="zstd",
         leaves_out="no digest, no read-back",
     ),
     Contestant(
         name="zstd -dc | dd oflag=direct conv=sparse",
-        command="zstd -dcq {frames} | dd of={path} bs=4M iflag=fullblock oflag=direct "
-        "conv=notrunc,fsync,sparse status=none",
+        command=f"{DD},sparse status=none",
         tool="zstd",
         works=(SPARSE,),
         leaves_out=f"no digest, no read-back; {LEAVES_OLD}",
     ),
     Contestant(
         name="qemu-img convert -n",
-        command="qemu-img convert -n -W -m 8 -t none -f qcow2 -O raw {qcow2} {path}",
+        command=QEMU,
         tool="qemu-img",
         works=(DENSE,),
         leaves_out="no digest, no read-back; from a qcow2 with zstd clusters of 64 KiB",
     ),
     Contestant(
         name="qemu-img convert -n --target-is-zero",
-        command="qemu-img convert -n --target-is-zero -W -m 8 -t none -f qcow2 -O raw {qcow2} {path}",
+        command=QEMU.replace("-n", "-n --target-is-zero"),
         tool="qemu-img",
         works=(SPARSE,),
         leaves_out=f"no digest, no read-back; {LEAVES_OLD}; from a qcow2 with zstd clusters of 64 KiB",
@@ -98,6 +102,20 @@ CONTESTANTS = (
         command="bmaptool -q copy --bmap {bmap} {frames} {path}",
         tool="bmaptool",
         leaves_out=f"checks what it decompressed against the map, no read-back; {LEAVES_OLD}",
+    ),
+    Contestant(
+        name="zstd -dc | dd oflag=direct, dd iflag=direct | cmp",
+        command=f"{DD} status=none && {CMP}",
+        tool="zstd",
+        reads_back=True,
+        leaves_out="no digest",
+    ),
+    Contestant(
+        name="qemu-img convert -n, qemu-img compare",
+        command=f"{QEMU} && {COMPARE}",
+        tool="qemu-img",
+        reads_back=True,
+        leaves_out="no digest; from a qcow2 with zstd clusters of 64 KiB",
     ),
 )
 
@@ -407,7 +425,7 @@ def figures(runs: Runs, size: int) -> dict[str, Any]:
             "cpu_seconds_per_gib": round(
                 statistics.median(run.cpu for run in runs[one.name]) / size * 2**30, 3
             ),
-            "reads_back": not one.command,
+            "reads_back": one.reads_back or not one.command,
         }
         if one.leaves_out:
             result[one.name]["leaves_out"] = one.leaves_out
@@ -417,8 +435,12 @@ def figures(runs: Runs, size: int) -> dict[str, Any]:
     return result
 
 
-def ratio(told: dict[str, Any]) -> float | None:
-    peers = [one["mb_per_second"] for one in told.values() if not one["reads_back"]]
+def ratio(told: dict[str, Any], *, reads_back: bool) -> float | None:
+    peers = [
+        told[one.name]["mb_per_second"]
+        for one in CONTESTANTS
+        if one.command and one.name in told and one.reads_back == reads_back
+    ]
     return round(told["ours"]["mb_per_second"] / max(peers), 2) if peers else None
 
 
@@ -449,7 +471,12 @@ def bench(dense: int, sparse: int, large: int, count: int, budget: float) -> dic
     return {
         "bytes": sizes,
         "rounds": len(next(iter(runs[DENSE, "loop"].values()))),
-        "ratio_to_fastest": {f"{work}, {kind}": ratio(one) for (work, kind), one in told.items()},
+        "ratio_to_fastest": {
+            f"{work}, {kind}": ratio(one, reads_back=False) for (work, kind), one in told.items()
+        },
+        "ratio_to_fastest_that_reads_back": {
+            f"{work}, {kind}": ratio(one, reads_back=True) for (work, kind), one in told.items()
+        },
         "peak_rss_bytes": peak.get("peak_rss_bytes"),
         "large_sparse_image": peak,
         **{f"{work}, {kind}": one for (work, kind), one in told.items()},
