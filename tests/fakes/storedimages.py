@@ -60,7 +60,7 @@ def tar(
             link = tarfile.TarInfo(f"./{name}")
             link.type, link.linkname = tarfile.SYMTYPE, target
             archive.addfile(link)
-        for name, data in files().items():
+        for name, data in (files() if content is None else content).items():
             member = tarfile.TarInfo(f"./{name}")
             member.size = len(data)
             archive.addfile(member, io.BytesIO(data))
