@@ -353,6 +353,14 @@ def test_a_qcow2_image_of_another_disk(image, qcow2, context, tmp_path, changes,
     assert context.state.prepared("image-1") is None
 
 
+def test_a_qcow2_image_from_a_server_without_ranges(image, qcow2, context, tmp_path):
+    disk = disk_at(diskimages.blank(tmp_path / "sda", 40 * MIB))
+    before = (tmp_path / "sda").read_bytes()
+    with serving(qcow2, whole(ranges=False)) as server:
+        assert refused(of_qcow2(server, qcow2, image), context, disk).code == "qcow2_needs_ranges"
+    assert (tmp_path / "sda").read_bytes() == before
+
+
 def test_a_qcow2_image_larger_than_the_disk(image, qcow2, context, tmp_path):
     disk = disk_at(diskimages.blank(tmp_path / "sda", 20 * MIB))
     with serving(qcow2) as server:

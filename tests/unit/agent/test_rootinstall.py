@@ -204,8 +204,8 @@ HOSTILE = {
     "unknown type": (lambda: with_member(member("x", b"V")), "image_corrupt"),
     "cut short": (lambda: rootimages.archive(rootimages.system_members())[:1_000_000], "image_corrupt"),
     "second tar behind": (lambda: rootimages.archive(rootimages.system_members()) * 2, "image_corrupt"),
-    "no tar": (lambda: b"\xa5" * 100_000, "image_corrupt"),
-    "empty": (lambda: bytes(10240), "image_corrupt"),
+    "no tar": (lambda: b"\xa5" * 100_000, "image_format"),
+    "empty": (lambda: bytes(10240), "image_format"),
 }
 
 

@@ -36,13 +36,12 @@ class Qcow2:
 
     def __init__(self, source: Source) -> None:
         if not source.random_access:
-            raise AgentError(
-                "a qcow2 file is read from two places at once: its server has to give ranges, or it has to "
-                "be cached first",
-                code="qcow2_needs_ranges",
-            )
-        with image_errors():
-            self._layout = _plan(source)
+            raise _needs_ranges()
+        try:
+            with image_errors():
+                self._layout = _plan(source)
+        except AgentError as error:
+            raise _needs_ranges() if error.code == "no_ranges" else error from None
         self.size = self._layout.size
 
     def pieces(self, pool: BufferPool, blocks: Iterable[bytes | memoryview]) -> Pieces:
@@ -71,6 +70,13 @@ class Qcow2:
                 "the qcow2 file's tables, read first, are others than those in the whole file",
                 code="digest_mismatch",
             )
+
+
+def _needs_ranges() -> AgentError:
+    return AgentError(
+        "a qcow2 file's tables are read first: its server has to give ranges, or it has to be cached before",
+        code="qcow2_needs_ranges",
+    )
 
 
 def _plan(source: Source) -> Layout:

@@ -24,12 +24,13 @@ from teeth_agent.blockio import Device, aligned_buffer
 from teeth_agent.errors import AgentError, DeviceError, ToolError, image_errors
 from teeth_agent.image import bootfiles, bootloader, disktable, tree, untar
 from teeth_agent.image.decompress import Stream, decompressed
+from teeth_agent.image.headcheck import begins_as_declared
 from teeth_agent.image.params import ImageSpec
 from teeth_agent.image.pieces import Window
 from teeth_agent.image.source import Source
 from teeth_agent.reporter import Reporter
 from teeth_agent.tools import losetup, mke2fs, mount, sgdisk, udevadm
-from teeth_image import extfs, rootlayout
+from teeth_image import extfs, rootlayout, sniff
 
 # <linux/fs.h>
 _BLKFLSBUF = 0x1261
@@ -151,7 +152,8 @@ def install(
 def _install_tar(job: _Job, source: Source) -> Installed:
     root = uuid.uuid4()
     _, length = job.window
-    with decompressed(job.image.compression, source) as plain:
+    blocks = begins_as_declared(source, format="tar", compression=job.image.compression)
+    with decompressed(job.image.compression, blocks) as plain:
         stream = _Counted(plain, job.image)
         try:
             with _attached(job) as node:
@@ -314,6 +316,9 @@ class _Counted:
 
     def fill(self, buffer: memoryview) -> int:
         count = self._stream.fill(buffer)
+        if self.done == 0:
+            with image_errors():
+                sniff.check_raw(bytes(buffer[: min(count, sniff.HEAD)]), format="tar")
         self.done += count
         if self._raw is not None:
             self._raw.update(buffer[:count])
