@@ -312,7 +312,7 @@ def make_raw(path: Path, work: str, size: int) -> None:
                 stream.write(content(rng, min(16 * MIB, start + length - offset)))
 
 
-def make_image(work: str, size: int, folder: Path) -> Image:
+def make_image(work: str, size: int, folder: Path, *, for_peers: bool = True) -> Image:
     raw = folder / f"{work}.raw"
     make_raw(raw, work, size)
     frames, stream = folder / f"{work}.zst", folder / f"{work}.stream.zst"
@@ -326,11 +326,9 @@ def make_image(work: str, size: int, folder: Path) -> Image:
                 packed = pack(chunk)
             raw_chunks.append("" if chunk == zeros else hashlib.sha256(chunk).hexdigest())
             lengths.append(target.write(packed))
-    run("zstd", "-q", "-3", "-T0", raw, "-o", stream)
     qcow2, bmap = folder / f"{work}.qcow2", folder / f"{work}.bmap"
-    run("qemu-img", "convert", "-c", "-o", "compression_type=zstd", "-O", "qcow2", "-f", "raw", raw, qcow2)
-    if shutil.which("bmaptool"):
-        run("bmaptool", "-q", "create", "-o", bmap, raw)
+    if for_peers:
+        make_peers_forms(raw, stream, qcow2, bmap)
     packed = frames.read_bytes()
     contents = Contents(
         name="bench",
@@ -359,6 +357,13 @@ def make_image(work: str, size: int, folder: Path) -> Image:
         bmap=bmap,
         manifest=ImageManifest.of(contents),
     )
+
+
+def make_peers_forms(raw: Path, stream: Path, qcow2: Path, bmap: Path) -> None:
+    run("zstd", "-q", "-3", "-T0", raw, "-o", stream)
+    run("qemu-img", "convert", "-c", "-o", "compression_type=zstd", "-O", "qcow2", "-f", "raw", raw, qcow2)
+    if shutil.which("bmaptool"):
+        run("bmaptool", "-q", "create", "-o", bmap, raw)
 
 
 def pack(chunk: bytes) -> bytes:
@@ -445,7 +450,7 @@ def ratio(told: dict[str, Any], *, reads_back: bool) -> float | None:
 
 
 def peak_of_a_large_one(folder: Path, size: int) -> dict[str, Any]:
-    image = make_image(SPARSE, size, folder)
+    image = make_image(SPARSE, size, folder, for_peers=False)
     with target_for(image, "file", folder) as target:
         run = measure(CONTESTANTS[0], image, target, folder)
     return {
