@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import hashlib
 import random
+import select
+import socket
 import ssl
+import subprocess
 import threading
 from collections import Counter
+from contextlib import contextmanager
 from dataclasses import replace
 
 import pytest
@@ -407,3 +411,74 @@ def test_a_certificate_that_nobody_vouches_for_is_final(monkeypatch):
         get(Ask(url="https://a.example/x", offset=0, size=1, cut=Cut())),
     ):
         pass
+
+
+@pytest.fixture(scope="module")
+def certificate(tmp_path_factory):
+    """A certificate for localhost and its key, in one file."""
+    folder = tmp_path_factory.mktemp("tls")
+    subprocess.run(
+        [
+            "openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes",
+            "-days", "2", "-subj", "/CN=localhost", "-addext", "subjectAltName=DNS:localhost",
+            "-keyout", folder / "key.pem", "-out", folder / "cert.pem",
+        ],
+        check=True, capture_output=True,
+    )  # fmt: skip
+    return folder
+
+
+@contextmanager
+def serving_tls(certificate, content, *answers):
+    with serving(content, *answers) as server:
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        context.load_cert_chain(certificate / "cert.pem", certificate / "key.pem")
+        server.socket = context.wrap_socket(server.socket, server_side=True)
+        yield server, f"https://localhost:{server.server_address[1]}/image"
+
+
+@pytest.fixture
+def trusting(certificate, monkeypatch):
+    """A machine that trusts the test's certificate."""
+    context = ssl.create_default_context(cafile=certificate / "cert.pem")
+    monkeypatch.setattr(connect.ssl, "create_default_context", lambda: context)
+
+
+def tunnelling(request):
+    """CONNECT, and from then on bytes both ways."""
+    host, _, port = request.path.rpartition(":")
+    with socket.create_connection((host, int(port))) as target:
+        request.head(200)
+        ends = {request.connection: target, target: request.connection}
+        while True:
+            for ready in select.select(list(ends), [], [])[0]:
+                if not (data := ready.recv(1 << 16)):
+                    return
+                ends[ready].sendall(data)
+
+
+@pytest.mark.usefixtures("trusting")
+@pytest.mark.parametrize("proxied", [False, True])
+def test_over_tls_a_fetch_is_resumed_where_it_broke(certificate, proxied):
+    answers = whole(cut_after=3 * CHUNK + 9), whole()
+    with serving_tls(certificate, CONTENT, *answers) as (server, url), serving(b"", tunnelling) as proxy:
+        fetch = fetch_of(spec(url, proxy=proxy.url("") if proxied else None))
+        assert fetched(fetch) == CONTENT
+        assert [said for _, said in server.requests] == [None, f"bytes={3 * CHUNK + 9}-"]
+        assert len(proxy.requests) == (2 if proxied else 0)
+
+
+@pytest.mark.usefixtures("trusting")
+def test_no_redirect_leads_from_https_to_http(certificate):
+    with serving(CONTENT) as plain, serving_tls(certificate, b"", redirect(plain.url())) as (server, url):
+        error = failed(fetch_of(spec(url)))
+        assert "a redirect to a place that is not allowed" in str(error)
+        assert len(server.requests) == 1
+        assert plain.requests == []
+
+
+def test_a_certificate_of_nobody_we_trust_is_final_over_the_network_too(certificate):
+    with serving_tls(certificate, CONTENT) as (server, url):
+        error = failed(fetch_of(spec(url)))
+        assert "certificate not accepted" in str(error)
+        assert server.requests == []
