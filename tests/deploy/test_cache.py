@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import random
 from pathlib import Path
@@ -9,11 +10,13 @@ from typing import Any
 
 import pytest
 
-from deploy.site import MIB, SERIAL, Plan, Site, endpoint_of, machine_at_home
+from deploy.site import MIB, SERIAL, TASK, Plan, Site, endpoint_of, machine_at_home
+from fakes.imageserver import serving, stalling, whole
 from teeth.boot.images import ImageFile
-from teeth.endpoint.taskstate import Task
+from teeth.endpoint.taskstate import Task, TaskState
 from teeth.lab.accel import Accelerator
 from teeth.lab.disk import Bus, VirtualDisk
+from teeth.lab.network import HOST_ADDRESS
 from teeth.proc import run
 from teeth_protocol import methods
 
@@ -104,6 +107,37 @@ async def test_a_cache_on_a_disk_outlives_a_power_cut_and_a_changed_byte_is_foun
     assert after[OTHERS] == before
     # Mended in place: the chunk that was spoiled is on the disk again as it was.
     assert chunked[5 * CHUNK : 5 * CHUNK + 4096] in after
+
+
+async def test_a_fetch_that_the_power_cut_ended_goes_on_by_range_after_the_reboot(
+    kept: Path, ramdisk: Path, accelerator: Accelerator
+) -> None:
+    content = random.Random(4).randbytes(80 * MIB)
+    target = disk_with_a_place(kept)
+    plan = Plan(folder=kept, ramdisk=ramdisk, accelerator=accelerator, images=[], disks=(target,))
+    wanted = with_chunks(image_file(kept, "long", content).params(""), content)
+    with serving(content, stalling(70 * MIB), whole()) as server:
+        wanted["urls"] = [server.url().replace("127.0.0.1", HOST_ADDRESS)]
+        async with endpoint_of(plan) as endpoint:
+            async with machine_at_home(plan, endpoint) as here:
+                cut = await endpoint.run_task(here.node_id, methods.CACHE_IMAGES, {"images": [wanted]})
+                await as_far_as(here, cut, percent=85)
+                await here.machine.crash()
+            async with machine_at_home(plan, endpoint, fresh=False) as here:
+                await here.reach(cut, (TaskState.UNKNOWN,), within=TASK)
+                await endpoint.settle_task(cut, TaskState.ERROR, "the power was cut")
+                _, said = await cache(here, wanted)
+                assert said["long"]["cached"], said
+        # What was flushed before the cut was not fetched again: the index says so every 64 MiB.
+        assert [said for _, said in server.requests] == [None, f"bytes={64 * MIB}-"]
+
+
+async def as_far_as(here: Site, task_id: str, *, percent: float) -> None:
+    async with asyncio.timeout(TASK):
+        async for event in here.endpoint.task_events(task_id):
+            assert not event.state.over, event.state
+            if event.percent >= percent:
+                return
 
 
 def spoil(disk: Path, content: bytes, offset: int) -> None:
