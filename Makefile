@@ -66,7 +66,7 @@ guest: setup ## Build the operating system image that the demo deploys: build/gu
 lab: setup ## Find the accelerator that truly works here and show what the lab can do
 	@$(TEETH) lab probe
 
-bench: setup image ## Measure the JSON reader, pings under load, boot to dial-home, memory, many at once, erasing, writing images: build/bench/*.json
+bench: setup image ## Measure the JSON reader, pings under load, boot to dial-home, memory, many at once, erasing, writing, serving and distributing images: build/bench/*.json
 	@.venv/bin/python bench/strictjson.py
 	@.venv/bin/python bench/ping.py
 	@.venv/bin/python bench/boot.py
@@ -74,6 +74,7 @@ bench: setup image ## Measure the JSON reader, pings under load, boot to dial-ho
 	@.venv/bin/python bench/erase.py
 	@.venv/bin/python bench/write.py
 	@.venv/bin/python bench/serve.py
+	@.venv/bin/python bench/distribute.py
 
 bench-erase: setup ## Measure overwriting and reading back beside nwipe, shred, dd, blkdiscard: build/bench/erase.json
 	@.venv/bin/python bench/erase.py
