@@ -184,8 +184,10 @@ class PreparedDisk:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Prepared:
-    """The image is on the disk, and every byte was read back.
+    """The image is on the disk, and every byte that was written was read back.
 
+    ``skipped_bytes`` are zeros where this boot's erase has read back zeros: ``verify_method`` says how they
+    were looked at again.
     ``fetched_bytes`` over the network, of them ``peer_bytes`` from other machines. ``grow_reason``: why less
     was grown than was asked for.
     """
