@@ -22,6 +22,7 @@ from teeth_agent.drives.ata_identity import parse_identity
 from teeth_agent.drives.sense import parse_sense
 from teeth_agent.errors import DeviceError
 from teeth_agent.image import http as agent_http
+from teeth_agent.image.connect import Broken, Line, UrlFailed
 from teeth_protocol.connection import Role
 from teeth_protocol.strictjson import JsonError, dumps, loads
 
@@ -124,13 +125,14 @@ def http_head(data: bytes) -> None:
         return
     offset, size = (0, 100) if data[0] & 1 else (10, 100)
     buffer = memoryview(bytearray(64))
-    with contextlib.suppress(agent_http.Broken, agent_http.UrlFailed):
-        response = agent_http._request(_Server(data[1:]), "http://h/x?y", offset)
+    ask = agent_http.Ask(url="http://h/x?y", offset=offset, size=size)
+    with contextlib.suppress(Broken, UrlFailed):
+        response = agent_http._request(Line(connection=_Server(data[1:]), target="/x?y", headers={}), ask)
         if response.status in (301, 302, 303, 307, 308):
             url = agent_http._redirected("http://h/x", response.getheader("Location"))
             agent_http.redact(url)
             return
-        body = agent_http._judge(response, offset, size)
+        body = agent_http._judge(response, ask)
         assert body.start in (0, offset)
         total = 0
         while count := body.read_into(buffer):

@@ -77,7 +77,8 @@ def test_a_signature_that_others_can_verify():
 
 
 @given(
-    st.text(st.characters(exclude_categories=["Cs", "Cc"]), min_size=1, max_size=40), st.integers(1, 2**53)
+    st.text(st.characters(exclude_categories=["Cs", "Cc"]), min_size=1, max_size=40),
+    st.integers(1, 2**53 - 1),
 )
 @settings(max_examples=50, deadline=None)
 def test_the_signed_bytes_are_canonical(name, raw_size):
@@ -129,7 +130,7 @@ STRICT = {
     "two lines": (("manifest", "name"), "a\nb"),
     "half a signature": (("key",), KEY),
     "a frame of no bytes": (("manifest", "frames", 0), 0),
-    "a size beyond doubles": (("manifest", "raw_size"), 2**53 + 1),
+    "a size beyond doubles": (("manifest", "raw_size"), 2**53),
 }
 
 

@@ -35,7 +35,8 @@ Digest = Annotated[
     str,
     Text(pattern="sha256:[0-9a-f]{64}|sha512:[0-9a-f]{128}", words="sha256:HEX or sha512:HEX, lower case"),
 ]
-Size = Annotated[int, Range(least=1, most=2**53)]
+# The largest integer that RFC 8785 writes.
+Size = Annotated[int, Range(least=1, most=2**53 - 1)]
 # A chunk is what is verified, and so held, at once.
 ChunkSize = Annotated[int, Range(least=64 << 10, most=64 << 20)]
 
