@@ -16,15 +16,15 @@ import resource
 import shlex
 import shutil
 import statistics
-import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+from ground import loop_device, timed
 
 from teeth.errors import TeethError
 from teeth.paths import find_checkout
@@ -33,7 +33,6 @@ from teeth_agent.erase.overwrite import overwrite
 from teeth_agent.erase.stream import write_zeros
 
 MIB = 1 << 20
-DEADLINE = 300.0
 READ_BACK = "dd if={path} bs=1M iflag=direct status=none | cmp -n {size} - /dev/zero"
 DD = "dd if=/dev/zero of={path} bs=1M count={mib} oflag=direct conv=fsync,notrunc status=none"
 SHRED = "shred -n0 -z {path}"
@@ -155,46 +154,16 @@ def child(name: str, path: str) -> None:
 
 
 def measure(one: Contestant, path: str, size: int) -> Run:
-    """Raises TeethError if it fails: a figure of something that did not do its work is none."""
-    os.sync()
+    """Raises TeethError if it fails."""
     if one.name in OURS:
         argv = [sys.executable, __file__, "--child", one.name, path]
     else:
         text = one.command.format(path=shlex.quote(path), size=size, mib=size // MIB)
         argv = ["bash", "-e", "-o", "pipefail", "-c", text]
-    before, began = resource.getrusage(resource.RUSAGE_CHILDREN), time.perf_counter()
-    try:
-        done = subprocess.run(argv, capture_output=True, text=True, timeout=DEADLINE, check=False)
-    except subprocess.TimeoutExpired as error:
-        raise TeethError(f"{one.name} took more than {DEADLINE:.0f} s") from error
-    seconds, used = time.perf_counter() - began, resource.getrusage(resource.RUSAGE_CHILDREN)
-    if done.returncode:
-        raise TeethError(f"{one.name} ended with status {done.returncode}: {done.stderr.strip()[-300:]}")
+    done = timed(one.name, argv)
     if one.name in OURS:
-        return Run(**json.loads(done.stdout))
-    return Run(seconds=seconds, cpu=used.ru_utime + used.ru_stime - before.ru_utime - before.ru_stime)
-
-
-@contextmanager
-def loop_device(path: Path) -> Iterator[str]:
-    done = subprocess.run(
-        ["losetup", "--direct-io=on", "--find", "--show", str(path)],
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    if done.returncode:
-        raise TeethError(f"no loop device: {done.stderr.strip()}", hint="run as root")
-    device = done.stdout.strip()
-    # nwipe takes every disk of the machine when it is given none.
-    if not device.startswith("/dev/loop"):
-        raise TeethError(f"losetup names no loop device: {device!r}")
-    try:
-        if Path(f"/sys/block/{Path(device).name}/loop/dio").read_text(encoding="ascii").strip() != "1":
-            raise TeethError(f"{device} goes through the page cache", hint="build/ must be on a disk")
-        yield device
-    finally:
-        subprocess.run(["losetup", "-d", device], check=True)
+        return Run(**json.loads(done.output))
+    return Run(seconds=done.seconds, cpu=done.cpu)
 
 
 def fill(path: Path, size: int) -> None:

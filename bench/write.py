@@ -33,6 +33,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+from ground import loop_device, timed
+
 from teeth.errors import TeethError
 from teeth.paths import find_checkout
 from teeth_agent.blockio import open_device
@@ -42,7 +44,6 @@ from teeth_image.manifest import Contents, ImageManifest
 
 MIB = 1 << 20
 CHUNK = 4 * MIB
-DEADLINE = 300.0
 GRAINS = 8
 DENSE, SPARSE = "dense", "sparse"
 LEAVES_OLD = "does not touch what the image says is zero: the device must be zero before"
@@ -248,39 +249,11 @@ def argv_for(one: Contestant, image: Image, target: str, work: Path) -> list[str
 
 
 def measure(one: Contestant, image: Image, target: str, work: Path) -> Run:
-    """Raises TeethError if it fails: a figure of something that did not do its work is none."""
-    argv = argv_for(one, image, target, work)
-    os.sync()
-    before, began = resource.getrusage(resource.RUSAGE_CHILDREN), time.perf_counter()
-    try:
-        done = subprocess.run(argv, capture_output=True, text=True, timeout=DEADLINE, check=False)
-    except subprocess.TimeoutExpired as error:
-        raise TeethError(f"{one.name} took more than {DEADLINE:.0f} s") from error
-    seconds, used = time.perf_counter() - began, resource.getrusage(resource.RUSAGE_CHILDREN)
-    if done.returncode:
-        raise TeethError(f"{one.name} ended with status {done.returncode}: {done.stderr.strip()[-600:]}")
+    """Raises TeethError if it fails."""
+    done = timed(one.name, argv_for(one, image, target, work))
     if not one.command:
-        return Run(**json.loads(done.stdout))
-    return Run(seconds=seconds, cpu=used.ru_utime + used.ru_stime - before.ru_utime - before.ru_stime)
-
-
-@contextmanager
-def loop_device(path: Path) -> Iterator[str]:
-    done = subprocess.run(
-        ["losetup", "--direct-io=on", "--find", "--show", str(path)],
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    if done.returncode:
-        raise TeethError(f"no loop device: {done.stderr.strip()}", hint="run as root")
-    device = done.stdout.strip()
-    try:
-        if Path(f"/sys/block/{Path(device).name}/loop/dio").read_text(encoding="ascii").strip() != "1":
-            raise TeethError(f"{device} goes through the page cache", hint="build/ must be on a disk")
-        yield device
-    finally:
-        subprocess.run(["losetup", "-d", device], check=True)
+        return Run(**json.loads(done.output))
+    return Run(seconds=done.seconds, cpu=done.cpu)
 
 
 def run(*argv: str | Path, data: bytes | None = None) -> bytes:
